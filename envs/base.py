@@ -74,7 +74,7 @@ class TextEnv(gymnasium.Env[str, str]):
         DataError: The suite's data is not there.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
 
     name: ClassVar[str]
     """The registered name, and what suite names begin with."""

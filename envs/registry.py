@@ -1,0 +1,84 @@
+"""Which environments there are, and how to build one by name.
+
+The built-in ones are listed here by path, so that listing names imports none of them. Others
+register through the entry point group ``agentgym.envs``: ``name = "package.module:ClassName"``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from inspect import signature
+
+from agentgym.envs.base import TextEnv
+from agentgym.errors import DataError, UsageError, unknown
+from agentgym.types import EnvSpec
+
+ENTRY_POINT_GROUP = "agentgym.envs"
+
+BUILT_IN: Mapping[str, str] = {
+    "alfworld": "agentgym.envs.alfworld:ALFWorldEnv",
+    "corridor": "agentgym.envs.corridor:CorridorEnv",
+}
+
+
+@cache
+def _paths() -> dict[str, str]:
+    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return found | dict(BUILT_IN)
+
+
+def env_names() -> tuple[str, ...]:
+    """Return the names of all environments, sorted."""
+    return tuple(sorted(_paths()))
+
+
+def env_class(name: str) -> type[TextEnv]:
+    """Return the class of the environment called ``name``.
+
+    Raises:
+        UsageError: No environment has that name.
+        DataError: The entry point of that name names no :class:`TextEnv`.
+    """
+    if name not in _paths():
+        raise unknown("environment", name, env_names())
+    path = _paths()[name]
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"environment {name!r} is registered as {path}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, TextEnv)):
+        raise DataError(f"environment {name!r} is registered as {path}, which is no TextEnv")
+    return found
+
+
+def env_of_suite(suite: str) -> str:
+    """Return the name of the environment that plays ``suite`` (``environment/set``).
+
+    Raises:
+        UsageError: No such environment or suite.
+    """
+    name, slash, _ = suite.partition("/")
+    if not slash:
+        raise UsageError(f"a suite is called environment/set, got {suite!r}")
+    kind = env_class(name)
+    if suite not in kind.suite_names():
+        raise kind.unknown_suite(suite)
+    return name
+
+
+def make_env(spec: EnvSpec) -> TextEnv:
+    """Build an environment.
+
+    Raises:
+        UsageError: No such environment, or it has no such option.
+    """
+    kind = env_class(spec.name)
+    known = signature(kind).parameters
+    for option in spec.options:
+        if option not in known:
+            raise unknown(f"option of {spec.name}", option, known)
+    return kind(**spec.options)  # type: ignore[arg-type] # each environment checks its own values
