@@ -6,10 +6,10 @@ Standard library only. Everything here is frozen: a value that was handed over d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 
 class Stop(StrEnum):
@@ -79,6 +79,130 @@ class EnvSpec:
 
     name: str
     options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One turn to be sampled.
+
+    ``session`` names the episode, so that a policy may keep what it computed for the earlier
+    turns. ``seed`` is where every draw of this turn comes from, so that the turn is the same in
+    whatever order turns are asked for.
+    """
+
+    session: str
+    ids: tuple[int, ...]  # the whole context
+    max_tokens: int
+    temperature: float
+    seed: str
+    stop: tuple[str, ...] = ()  # strings that end the turn; they stay in it
+    top_k: int | None = None  # entropies of the k likeliest tokens and one lumped tail
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sampled turn. Log-probabilities and entropies are of logits / temperature, in nats."""
+
+    ids: tuple[int, ...]  # ends with the end-of-turn token unless it was cut
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...] | None  # None where the policy does not know them
+    finish: Literal["stop", "length"]
+    version: int  # of the weights that sampled it
+
+
+class Policy(Protocol):
+    """A language model that acts in tokens.
+
+    ``pacing`` tells the rollout how to ask: a policy in ``rounds`` is asked for the turns of all
+    unfinished episodes at once, in a fixed order, so that its batches are a function of seed and
+    data; a ``free`` one is asked for each episode's turn as soon as that episode needs it.
+    """
+
+    pacing: Literal["rounds", "free"]
+    version: int
+    max_context: int  # tokens, prompt and sample together
+
+    async def sample(self, requests: Sequence[Request]) -> list[Sample]:
+        """Sample one turn for each request, in the order of the requests.
+
+        A sample that ended by ``length`` may be continued: ask again with its ids appended.
+        """
+
+    async def score(self, ids: Sequence[Sequence[int]], start: Sequence[int]) -> list[list[float]]:
+        """Return log-probabilities at temperature 1 of each row's tokens from ``start`` on."""
+
+    def load(self, path: str, version: int) -> None:
+        """Take the weights of a model folder; what was kept for older weights is dropped."""
+
+    def fork(self, session: str, copy: str) -> None:
+        """Let ``copy`` begin with what is kept for ``session``."""
+
+    def drop(self, session: str) -> None:
+        """Forget a session. Dropping one that is not there does nothing."""
+
+    def close(self) -> None:
+        """Release what the policy holds. Closing twice is the same as closing once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One unbroken token sequence, as it was sampled.
+
+    All fields have one entry a token. A context that only grows gives one row a trajectory; a
+    context rebuilt at each turn gives one row a turn.
+    """
+
+    ids: tuple[int, ...]
+    turns: tuple[int, ...]  # the turn whose sample the token belongs to; -1 where none does
+    logprobs: tuple[float, ...]  # of the behaviour policy; 0 where turns is -1
+    versions: tuple[int, ...]  # of the weights that sampled the token; -1 where turns is -1
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One observation and what was answered."""
+
+    observation: str
+    text: str  # what the policy said
+    action: str  # what was sent to the environment
+    parse_error: str | None  # why the text did not follow the action format
+    admissible: bool  # did the environment know the action
+    reward: float  # the environment's own
+    anchor: str  # of the observation that the policy saw
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Which trajectory of a step: sorting by it gives the order of the batch."""
+
+    task: str
+    member: int
+    branch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One episode, whole."""
+
+    key: Key
+    suite: str
+    task_type: str
+    goal: str
+    turns: tuple[Turn, ...]
+    rows: tuple[Row, ...]  # empty where the policy acts on text
+    stop: Stop
+    won: bool
+    score: float  # the benchmark's own, in [0, 1]
+    error: str | None = None  # why, where stop is error
+    faults: int = 0  # outside faults that were healed
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The trajectories of one task, sorted by key."""
+
+    task: str
+    trajectories: tuple[Trajectory, ...]
 
 
 @dataclass(frozen=True, slots=True)
