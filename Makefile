@@ -1,0 +1,42 @@
+# `make check` is what continuous integration runs; everything else is a job of its own.
+PYTHON ?= python3.11
+BIN := .venv/bin
+REFERENCE := .venv-reference/bin
+
+.PHONY: check lint types imports test test-reference benchmark-envs clean
+
+check: lint types imports test
+
+.venv/.made: pyproject.toml agentgym/__init__.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+lint: .venv/.made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.made
+	$(BIN)/mypy
+
+imports: .venv/.made
+	$(BIN)/lint-imports
+
+test: .venv/.made
+	$(BIN)/python -m pytest
+
+# Special jobs: they need what a laptop may not have, or more minutes than a commit should wait.
+
+.venv-reference/.made: pyproject.toml agentgym/__init__.py
+	$(PYTHON) -m venv .venv-reference
+	$(REFERENCE)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,alfworld]'
+	touch $@
+
+test-reference: .venv-reference/.made # the native ALFWorld engine against TextWorld; about 20 minutes
+	$(REFERENCE)/python -m pytest -m reference --timeout 1800 tests/reference
+
+benchmark-envs: .venv-reference/.made
+	$(REFERENCE)/python benchmarks/envs.py
+
+clean:
+	rm -rf .venv .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
