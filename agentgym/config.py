@@ -1,0 +1,153 @@
+"""The configuration of a training run: composed from each storey's own options.
+
+Read from a recipe, a TOML file and dotted overrides, in that order; the last word wins. An
+unknown key is an error that names the nearest known one. TOML has no null: None is left out.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentgym.errors import DataError, UsageError, unknown
+from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
+from agentgym.trainers.learner import OptimOptions
+from agentgym.trainers.loop import EvalOptions
+from agentgym.trainers.method import RewardOptions
+from agentgym.trainers.run_folder import SaveOptions
+
+RECIPES = files("agentgym") / "recipes"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PolicyOptions(SamplingOptions):
+    """The model that acts, and how it is sampled.
+
+    Attributes:
+        model: A Hugging Face folder or hub id, or the name of a bundled model.
+        context: ``full`` (the conversation grows) or ``window(k)`` (the prompt is rebuilt at
+            each turn with the last k observations and actions).
+    """
+
+    model: str = "alfworld-tiny"
+    context: str = "full"
+
+
+class Config(_Section):
+    """A training run, whole."""
+
+    steps: int = Field(default=100, ge=1)
+    seed: int = 0
+    env: EnvOptions
+    policy: PolicyOptions = PolicyOptions()
+    rollout: RolloutOptions = RolloutOptions()
+    reward: RewardOptions = RewardOptions()
+    method: dict[str, Any] = {}
+    optim: OptimOptions = OptimOptions()
+    eval: EvalOptions
+    save: SaveOptions = SaveOptions()
+
+    def to_toml(self) -> str:
+        """Return the configuration as TOML that :func:`load` reads back."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the recipes that come with the package."""
+    return tuple(sorted(p.name.removesuffix(".toml") for p in RECIPES.iterdir()))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Return a recipe by name, unvalidated.
+
+    Raises:
+        UsageError: No recipe has that name.
+    """
+    if name not in recipe_names():
+        raise unknown("recipe", name, recipe_names())
+    return tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        DataError: It is not there or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def override(setting: str) -> dict[str, Any]:
+    """Parse ``a.b=value`` into nested tables. The value is TOML; what is none is a string.
+
+    Raises:
+        UsageError: There is no key or no equals sign.
+    """
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set takes section.key=value, got {setting!r}")
+    try:
+        parsed: Any = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``low`` with the values of ``high``, table by table."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def load(layers: Sequence[Mapping[str, Any]]) -> Config:
+    """Merge the layers, lowest first, and validate them.
+
+    Raises:
+        UsageError: An unknown key or a value that does not fit; the message names the key and,
+            for an unknown one, the nearest known.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise _usage_error(error) from None
+
+
+def _usage_error(error: ValidationError) -> UsageError:
+    first = error.errors(include_url=False)[0]
+    where = tuple(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown("setting", ".".join(where), _known_settings(Config))
+    if first["type"] == "missing":
+        return UsageError(f"the setting {'.'.join(where)} is missing and has no default")
+    return UsageError(f"setting {'.'.join(where)} = {first['input']!r}: {first['msg']}")
+
+
+def _known_settings(model: type[BaseModel], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += _known_settings(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names

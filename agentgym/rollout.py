@@ -1,0 +1,360 @@
+"""Episodes from their first observation to their ending, for any policy and environment.
+
+An episode is a coroutine that reads from top to bottom: look, answer, step, until something ends
+it. What differs between policies is only how an answer comes about: a policy that acts on text is
+asked directly; a policy that acts in tokens is asked through a :class:`Conversation`, at once
+(``free`` pacing) or together with all other unfinished episodes (``rounds``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentgym.errors import EnvFault
+from agentgym.policies.conversation import Conversation
+from agentgym.types import (
+    Group,
+    Info,
+    Key,
+    Policy,
+    Request,
+    Row,
+    Sample,
+    Stop,
+    TextPolicy,
+    Trajectory,
+    Turn,
+    View,
+)
+from agentgym.workers import Worker, WorkerPool
+
+
+class SamplingOptions(BaseModel):
+    """How a policy in tokens is sampled.
+
+    Attributes:
+        temperature: Divides the logits; 0 takes the likeliest token.
+        max_tokens: The longest turn, in tokens.
+        max_context: The longest context, prompt and samples together, in tokens. An episode
+            whose next turn would not fit ends with ``Stop.TOKENS``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(default=1.0, ge=0)
+    max_tokens: int = Field(default=512, ge=1)
+    max_context: int = Field(default=4096, ge=2)
+
+
+class EnvOptions(BaseModel):
+    """Where episodes are played.
+
+    Attributes:
+        suite: The tasks, by the name of their suite.
+        task_types: Only tasks of these types; all when empty.
+        max_turns: Actions an episode may take; the environment's own limit when None.
+        workers: Environment processes; 0 steps the environments inside this process.
+        options: Further options of the environment.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suite: str
+    task_types: tuple[str, ...] = ()
+    max_turns: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=0, ge=0)
+    options: dict[str, Any] = {}
+
+
+class RolloutOptions(BaseModel):
+    """How many episodes a training step collects."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tasks_per_step: int = Field(default=16, ge=1)
+    group_size: int = Field(default=8, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One answer of a policy."""
+
+    text: str
+    action: str
+    parse_error: str | None
+
+
+class Voice(Protocol):
+    """What answers for one episode."""
+
+    needs_expert: bool
+
+    async def answer(self, view: View) -> Said | None:
+        """Return the answer, or None when the context has no room for another turn."""
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the token rows of the episode so far; none for a policy that acts on text."""
+
+
+class TextVoice:
+    """A policy that acts on text, as the voice of one episode."""
+
+    def __init__(self, policy: TextPolicy, key: Key, seed: int) -> None:
+        self.policy = policy
+        self.needs_expert = policy.needs_expert
+        policy.begin(key.task, seed)
+
+    async def answer(self, view: View) -> Said:
+        """Ask the policy; what it says is the action."""
+        action = self.policy.act(view)
+        return Said(action, action, None)
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return no rows: there are no tokens."""
+        return ()
+
+
+class TokenVoice:
+    """A policy that acts in tokens, as the voice of one episode."""
+
+    needs_expert = False
+
+    def __init__(
+        self,
+        sample: Callable[[Request], Awaitable[Sample]],
+        conversation: Conversation,
+        options: SamplingOptions,
+        session: str,
+    ) -> None:
+        self.sample = sample
+        self.conversation = conversation
+        self.options = options
+        self.session = session
+
+    async def answer(self, view: View) -> Said | None:
+        """Render the view, sample a turn, parse it."""
+        ids = self.conversation.observe(view)
+        room = self.options.max_context - len(ids)
+        if room < self.options.max_tokens:
+            return None
+        request = Request(
+            session=self.session,
+            ids=ids,
+            max_tokens=self.options.max_tokens,
+            temperature=self.options.temperature,
+            seed=f"{self.session}:{view.turn}",
+            stop=self.conversation.stop,
+        )
+        parsed = self.conversation.say(await self.sample(request))
+        return Said(parsed.text, parsed.action, parsed.error)
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return what was sampled, exactly."""
+        return self.conversation.rows()
+
+
+class Rounds:
+    """Gathers the requests of all unfinished episodes into one call, sorted by session.
+
+    A batch is then a function of seed and data, never of timing: the same turn decoded in
+    another batch differs in its last bits.
+    """
+
+    def __init__(self, policy: Policy, episodes: int) -> None:
+        self.policy = policy
+        self.unfinished = episodes
+        self._waiting: dict[str, tuple[Request, asyncio.Future[Sample]]] = {}
+
+    async def sample(self, request: Request) -> Sample:
+        """Wait until every unfinished episode has asked, then return this one's sample."""
+        future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        self._waiting[request.session] = (request, future)
+        await self._go_when_complete()
+        return await future
+
+    async def leave(self) -> None:
+        """Say that one episode will ask no more."""
+        self.unfinished -= 1
+        await self._go_when_complete()
+
+    async def _go_when_complete(self) -> None:
+        if not self._waiting or len(self._waiting) < self.unfinished:
+            return
+        asked = [self._waiting[session] for session in sorted(self._waiting)]
+        self._waiting = {}
+        try:
+            samples = await self.policy.sample([request for request, _ in asked])
+        except BaseException as error:
+            for _, future in asked:
+                future.set_exception(error)
+            return
+        for (_, future), sample in zip(asked, samples, strict=True):
+            future.set_result(sample)
+
+
+async def play(worker: Worker, voice: Voice, key: Key, seed: int) -> Trajectory:
+    """Play one episode to its end.
+
+    An exception that the environment raised, or its second hang, ends the episode with
+    ``Stop.ERROR`` and the reason; the turns so far are kept.
+    """
+    turns: list[Turn] = []
+    info: Info = {}
+    error = None
+    try:
+        observation, info = await worker.reset(key.task, seed)
+        stop = None
+        while stop is None:
+            expert = await worker.expert() if voice.needs_expert else None
+            view = View(
+                observation, info["goal"], len(turns), info.get("admissible_actions"), expert
+            )
+            anchor = info["anchor"]
+            said = await voice.answer(view)
+            if said is None:
+                stop = Stop.TOKENS
+                break
+            result, reward, terminated, truncated, info = await worker.step(said.action)
+            turns.append(
+                Turn(
+                    observation=observation,
+                    text=said.text,
+                    action=said.action,
+                    parse_error=said.parse_error,
+                    admissible=info["admissible"],
+                    reward=reward,
+                    anchor=anchor,
+                )
+            )
+            observation = result
+            stop = Stop.TERMINATED if terminated else Stop.TURNS if truncated else None
+    except EnvFault as fault:
+        stop, error = Stop.ERROR, str(fault)
+    return Trajectory(
+        key=key,
+        suite=worker.suite,
+        task_type=info.get("task_type", ""),
+        goal=info.get("goal", ""),
+        turns=tuple(turns),
+        rows=voice.rows(),
+        stop=stop,
+        won=info.get("won", False) and stop is not Stop.ERROR,
+        score=0.0 if stop is Stop.ERROR else info.get("score", 0.0),
+        error=error,
+        faults=worker.faults,
+    )
+
+
+def env_seed(seed: str, task: str) -> int:
+    """Return the seed of an episode's environment; all members of a group share it."""
+    digest = hashlib.sha256(f"{seed}:env:{task}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+async def play_all(
+    pool: WorkerPool,
+    keys: Sequence[Key],
+    voice_of: Callable[[Key, int], Voice],
+    seed: str,
+    leave: Callable[[], Awaitable[None]] | None = None,
+) -> list[Trajectory]:
+    """Play one episode a key at once and return the trajectories in the order of the keys."""
+
+    async def one(key: Key) -> Trajectory:
+        number = env_seed(seed, key.task)
+        async with pool.worker() as worker:
+            try:
+                return await play(worker, voice_of(key, number), key, number)
+            finally:
+                if leave is not None:
+                    await leave()
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(one(key)) for key in keys]
+    return [task.result() for task in running]
+
+
+async def play_policy(
+    pool: WorkerPool,
+    keys: Sequence[Key],
+    policy: Policy,
+    conversation: Callable[[], Conversation],
+    options: SamplingOptions,
+    seed: str,
+) -> list[Trajectory]:
+    """Play one episode a key with a policy in tokens; in waves of what the pool can hold.
+
+    Args:
+        pool: Where the environments are.
+        keys: Which episodes; the order of the result.
+        policy: What answers.
+        conversation: Makes the token bookkeeping of one episode.
+        options: How turns are sampled.
+        seed: Where all draws come from, together with each key.
+    """
+    done: list[Trajectory] = []
+    wave = pool.capacity or len(keys) or 1
+    for start in range(0, len(keys), wave):
+        part = keys[start : start + wave]
+        rounds = Rounds(policy, len(part))
+        paced = policy.pacing == "rounds"
+
+        async def alone(request: Request) -> Sample:
+            (sample,) = await policy.sample([request])
+            return sample
+
+        sample = rounds.sample if paced else alone
+
+        def voice(
+            key: Key, _: int, sample: Callable[[Request], Awaitable[Sample]] = sample
+        ) -> Voice:
+            return TokenVoice(sample, conversation(), options, session_name(seed, key))
+
+        done += await play_all(pool, part, voice, seed, rounds.leave if paced else None)
+        for key in part:
+            policy.drop(session_name(seed, key))
+    return done
+
+
+def session_name(seed: str, key: Key) -> str:
+    """Return the name of an episode's session, which also seeds its draws."""
+    return f"{seed}:{key.task}:{key.member:04d}:{key.branch:04d}"
+
+
+def collect_groups(
+    pool: WorkerPool,
+    tasks: Sequence[str],
+    group_size: int,
+    policy: Policy,
+    conversation: Callable[[], Conversation],
+    options: SamplingOptions,
+    seed: str,
+) -> tuple[list[Group], list[Trajectory]]:
+    """Play a group of episodes for each task, sorted by (task, member, branch).
+
+    A member whose episode ended by a fault of the environment's own is played once more under
+    another seed; if that fails too it is left out.
+
+    Returns:
+        One group a task, possibly with fewer members than asked for, and the broken episodes.
+    """
+    keys = [Key(task, member) for task in sorted(tasks) for member in range(group_size)]
+
+    async def twice() -> tuple[list[Trajectory], list[Trajectory]]:
+        first = await play_policy(pool, keys, policy, conversation, options, seed)
+        broken = [t for t in first if t.stop is Stop.ERROR]
+        again = await play_policy(
+            pool, [t.key for t in broken], policy, conversation, options, f"{seed}:again"
+        )
+        return first, again
+
+    first, again = asyncio.run(twice())
+    whole = sorted((t for t in (*first, *again) if t.stop is not Stop.ERROR), key=lambda t: t.key)
+    groups = [Group(task, tuple(t for t in whole if t.key.task == task)) for task in sorted(tasks)]
+    return groups, [t for t in (*first, *again) if t.stop is Stop.ERROR]

@@ -1,0 +1,63 @@
+"""Everything a run needs to go on as if it had never stopped.
+
+``hf/`` is a plain Hugging Face folder in the precision that is trained, so that other programs
+open it; ``trainer/`` holds the optimiser's tensors and, as JSON, the method's state. Random draws
+need no state: each is seeded by what it is for.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from agentgym.errors import DataError, UsageError
+from agentgym.policies.hf import HFPolicy
+from agentgym.trainers.learner import Learner
+from agentgym.trainers.method import Chain
+from agentgym.trainers.run_folder import RunFolder
+
+MODEL = "hf"
+OPTIMIZER = "trainer/optimizer.pt"
+PROGRESS = "trainer/progress.json"
+
+
+def save_checkpoint(
+    run: RunFolder, learner: Learner, method: Chain, policy: HFPolicy, step: int, keep: int
+) -> None:
+    """Save the run as it is after ``step``; keep the last ``keep`` checkpoints."""
+
+    def write(folder: Path) -> None:
+        policy.save(folder / MODEL)
+        (folder / "trainer").mkdir()
+        torch.save(learner.state_dict(), folder / OPTIMIZER)
+        progress = {"step": step, "method": method.name, "state": method.state()}
+        (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+
+    run.save_checkpoint(step, write, keep)
+
+
+def load_trainer_state(folder: Path, learner: Learner, method: Chain) -> int:
+    """Bring learner and method back from a checkpoint and return the step it was saved after.
+
+    The weights are not loaded here: a run builds its model from ``folder / MODEL``.
+
+    Raises:
+        UsageError: The checkpoint is of another method.
+        DataError: The checkpoint is broken.
+    """
+    try:
+        progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+        saved_with, state, step = progress["method"], progress["state"], int(progress["step"])
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"cannot read the checkpoint {folder}: {error}") from error
+    if saved_with != method.name:
+        raise UsageError(
+            f"the checkpoint {folder} is of method {saved_with}, this run is {method.name};"
+            f" resume with --method {saved_with} or start a new run"
+        )
+    learner.load_state_dict(optimizer)
+    method.load_state(state)
+    return step

@@ -1,0 +1,174 @@
+"""The training loop. It reads top to bottom and knows no method and no environment."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentgym.errors import AgentGymError
+from agentgym.policies.conversation import Conversation
+from agentgym.policies.hf import HFPolicy
+from agentgym.rollout import RolloutOptions, SamplingOptions, collect_groups
+from agentgym.trainers.batch import pack
+from agentgym.trainers.checkpoint import save_checkpoint
+from agentgym.trainers.learner import Learner
+from agentgym.trainers.method import Chain
+from agentgym.trainers.metrics import batch_metrics, episode_metrics
+from agentgym.trainers.run_folder import RunFolder, SaveOptions
+from agentgym.trainers.trajectory_lines import trajectory_lines
+from agentgym.workers import WorkerPool
+
+
+class EvalOptions(BaseModel):
+    """What is measured during training, and how often.
+
+    Attributes:
+        suite: Held-out tasks, by the name of their suite.
+        task_types: Only tasks of these types; all when empty.
+        tasks: How many of them, from the front of the suite's fixed order.
+        every: After every so many steps; 0 measures only before the first and after the last.
+        temperature: Sampling temperature of evaluations.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suite: str
+    task_types: tuple[str, ...] = ()
+    tasks: int = Field(default=64, ge=1)
+    every: int = Field(default=0, ge=0)
+    temperature: float = Field(default=0.4, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is made of.
+
+    ``evaluate`` measures the policy as it is after a step and returns metrics; ``interrupted``
+    says whether someone asked the run to stop.
+    """
+
+    run: RunFolder
+    learner: Learner
+    method: Chain
+    policy: HFPolicy
+    pool: WorkerPool
+    conversation: Callable[[], Conversation]
+    tasks: Sequence[str]
+    evaluate: Callable[[int], dict[str, float]]
+    report: Callable[[dict[str, float]], None]
+    interrupted: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run goes: how long, how much a step collects, what is measured and kept."""
+
+    steps: int
+    seed: int
+    rollout: RolloutOptions
+    sampling: SamplingOptions
+    eval: EvalOptions
+    save: SaveOptions
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds that the stages of one step took, as ``time/<stage>``."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time inside the block to the stage's."""
+        begun = time.perf_counter()
+        yield
+        spent = time.perf_counter() - begun
+        self.seconds[f"time/{name}"] = self.seconds.get(f"time/{name}", 0.0) + spent
+
+
+def train(parts: Parts, plan: Plan, done: int = 0) -> None:
+    """Train from after step ``done`` to the last step.
+
+    Each step: sample groups with the current weights, give rewards, select, pack, score before
+    the update, give credit, update, remember, hand the weights to the sampler, evaluate, save,
+    report.
+
+    Raises:
+        AgentGymError: No group of a step was left to learn from.
+        KeyboardInterrupt: ``parts.interrupted`` said so; the step it was in is done and saved.
+    """
+    learner, method, policy, run = parts.learner, parts.method, parts.policy, parts.run
+    for step in range(done + 1, plan.steps + 1):
+        clock = Clock()
+        with clock.stage("step"):
+            policy.refresh(step - 1)
+            with clock.stage("rollout"):
+                groups, broken = collect_groups(
+                    parts.pool,
+                    draw_tasks(parts.tasks, plan, step),
+                    plan.rollout.group_size,
+                    policy,
+                    parts.conversation,
+                    plan.sampling,
+                    f"{plan.seed}:{step}",
+                )
+            groups = method.select(groups)
+            if not groups:
+                raise AgentGymError(
+                    f"step {step}: no group is left to learn from; {len(broken)} episodes"
+                    f" broke, the first with {broken[0].error if broken else 'no error'}"
+                )
+            batch = pack(groups, method.turn_rewards(groups))
+            with clock.stage("score"):
+                batch = learner.score(batch, plan.sampling.temperature, method.needs)
+            batch = method.advantages(batch)
+            with clock.stage("update"):
+                updated = learner.update(batch, method, step)
+            method.observe(batch, step)
+        trajectories = batch.trajectories
+        metrics = {
+            "step": step,
+            **episode_metrics(trajectories, plan.sampling.max_tokens),
+            **batch_metrics(batch),
+            **updated,
+            "rollout/errors": float(len(broken)),
+            **clock.seconds,
+            "perf/tokens_per_s": batch.length_B.sum().item() / clock.seconds["time/step"],
+        }
+        last = step == plan.steps
+        if last or (plan.eval.every and step % plan.eval.every == 0):
+            policy.refresh(step)
+            with clock.stage("eval"):
+                metrics |= parts.evaluate(step)
+            metrics["time/eval"] = clock.seconds["time/eval"]
+        if plan.save.trajectories_every and (step % plan.save.trajectories_every == 0 or last):
+            run.write_trajectories(step, trajectory_lines(batch, plan.save.token_fields))
+        run.append_metrics(metrics)
+        if last or parts.interrupted() or step % plan.save.every == 0:
+            save_checkpoint(parts.run, learner, method, policy, step, plan.save.keep)
+        parts.report(metrics)
+        if parts.interrupted() and not last:
+            raise KeyboardInterrupt
+
+
+def draw_tasks(tasks: Sequence[str], plan: Plan, step: int) -> list[str]:
+    """Return the tasks of a step: a shuffled deck, dealt anew when it is empty.
+
+    A function of seed and step alone, so that a resumed run plays what an unbroken one plays. A
+    step that reaches over the end of a deck draws no task twice.
+    """
+    count = min(plan.rollout.tasks_per_step, len(tasks))
+    drawn: list[str] = []
+    position = (step - 1) * count
+    while len(drawn) < count:
+        deck, index = divmod(position, len(tasks))
+        order = list(tasks)
+        random.Random(f"{plan.seed}:deck:{deck}").shuffle(order)
+        drawn += [task for task in order[index : index + count - len(drawn)] if task not in drawn]
+        position = (deck + 1) * len(tasks)
+    return drawn

@@ -1,0 +1,91 @@
+"""What a step is measured by. The names are those that users of other trainers know."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from agentgym.trainers.batch import Batch
+from agentgym.types import Stop, Trajectory
+
+
+def episode_metrics(trajectories: Sequence[Trajectory], max_tokens: int) -> dict[str, float]:
+    """Measure episodes.
+
+    Args:
+        trajectories: The whole episodes of a step; broken ones are counted elsewhere.
+        max_tokens: The longest turn that was allowed, in tokens.
+    """
+    if not trajectories:
+        return {}
+    turns = [turn for t in trajectories for turn in t.turns]
+    by_type: defaultdict[str, list[bool]] = defaultdict(list)
+    for trajectory in trajectories:
+        by_type[trajectory.task_type].append(trajectory.won)
+    stops = Counter(t.stop for t in trajectories)
+    lengths = [length for t in trajectories for length in _turn_lengths(t)]
+    metrics = {
+        "episode/success_rate": fmean(t.won for t in trajectories),
+        "episode/score": fmean(t.score for t in trajectories),
+        "episode/turns": fmean(len(t.turns) for t in trajectories),
+        "episode/faults": float(sum(t.faults for t in trajectories)),
+    }
+    if turns:
+        metrics["episode/valid_action_rate"] = fmean(t.parse_error is None for t in turns)
+        metrics["episode/admissible_rate"] = fmean(t.admissible for t in turns)
+    if lengths:
+        metrics["response_length/mean"] = fmean(lengths)
+        metrics["response_length/clip_ratio"] = fmean(n >= max_tokens for n in lengths)
+    for task_type, won in sorted(by_type.items()):
+        metrics[f"episode/{task_type}/success_rate"] = fmean(won)
+    for stop in Stop:
+        metrics[f"stop/{stop.value}"] = stops[stop] / len(trajectories)
+    return metrics
+
+
+def _turn_lengths(trajectory: Trajectory) -> list[int]:
+    lengths: Counter[int] = Counter()
+    for row in trajectory.rows:
+        lengths.update(turn for turn in row.turns if turn >= 0)
+    return list(lengths.values())
+
+
+def batch_metrics(batch: Batch) -> dict[str, float]:
+    """Measure rewards, groups, advantages and entropies of a packed step."""
+    return_N = batch.return_N
+    metrics = {
+        "reward/mean": return_N.mean().item(),
+        "reward/std": return_N.std(unbiased=False).item(),
+        "group/frac_zero_std": _share_without_signal(return_N, batch.group_N),
+    }
+    for name, reward_NK in batch.reward_NK.items():
+        metrics[f"reward/{name}"] = (reward_NK * batch.reward_mask_NK).sum(-1).mean().item()
+    mask_BT = batch.mask_BT.bool()
+    if batch.advantage_BT is not None:
+        a = batch.advantage_BT[mask_BT]
+        metrics |= {
+            "advantage/mean": a.mean().item(),
+            "advantage/std": a.std(unbiased=False).item(),
+            "advantage/min": a.min().item(),
+            "advantage/max": a.max().item(),
+        }
+    if batch.old_logprob_BT is not None:
+        gap = (batch.old_logprob_BT - batch.behaviour_logprob_BT)[mask_BT].abs()
+        metrics["rollout/logprob_abs_diff"] = gap.mean().item()
+        metrics["rollout/logprob_abs_diff_max"] = gap.max().item()
+    if batch.entropy_BT is not None:
+        metrics["actor/entropy"] = batch.entropy_BT[mask_BT].mean().item()
+        for turn in range(int(batch.turns_N.max())):
+            cells = batch.turn_BT == turn
+            if cells.any():
+                metrics[f"actor/entropy_turn_{turn}"] = batch.entropy_BT[cells].mean().item()
+    return metrics
+
+
+def _share_without_signal(return_N: Tensor, group_N: Tensor) -> float:
+    groups = [return_N[group_N == g] for g in torch.unique(group_N)]
+    return fmean(bool((r == r[0]).all()) for r in groups)

@@ -1,0 +1,71 @@
+"""Trajectories as lines of JSON, for people and for later tools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentgym.trainers.batch import Batch
+from agentgym.types import Trajectory
+
+
+def trajectory_line(trajectory: Trajectory) -> dict[str, Any]:
+    """Return a trajectory without its tokens."""
+    return {
+        "task": trajectory.key.task,
+        "member": trajectory.key.member,
+        "branch": trajectory.key.branch,
+        "suite": trajectory.suite,
+        "task_type": trajectory.task_type,
+        "goal": trajectory.goal,
+        "won": trajectory.won,
+        "score": trajectory.score,
+        "stop": trajectory.stop.value,
+        "error": trajectory.error,
+        "faults": trajectory.faults,
+        "turns": [
+            {
+                "observation": turn.observation,
+                "text": turn.text,
+                "action": turn.action,
+                "parse_error": turn.parse_error,
+                "admissible": turn.admissible,
+                "reward": turn.reward,
+            }
+            for turn in trajectory.turns
+        ],
+    }
+
+
+def trajectory_lines(batch: Batch, token_fields: int) -> list[dict[str, Any]]:
+    """Return the trajectories of a step, the first ``token_fields`` with their per-token fields.
+
+    A row of tokens is an object of lists with one entry a token: ids, turn (-1 where the token
+    was not sampled), behaviour log-probability, and advantage and entropy where known.
+    """
+    return_N = batch.return_N.tolist()
+    lines = []
+    for n, trajectory in enumerate(batch.trajectories):
+        line = trajectory_line(trajectory) | {"return": return_N[n]}
+        if n < token_fields:
+            line["rows"] = [
+                _token_fields(batch, b) for b in (batch.trajectory_B == n).nonzero()[:, 0].tolist()
+            ]
+        lines.append(line)
+    return lines
+
+
+def _token_fields(batch: Batch, b: int) -> dict[str, list[float]]:
+    length = int(batch.length_B[b])
+    tensors = {
+        "ids": batch.ids_BT,
+        "turn": batch.turn_BT,
+        "behaviour_logprob": batch.behaviour_logprob_BT,
+        "logprob": batch.old_logprob_BT,
+        "advantage": batch.advantage_BT,
+        "entropy": batch.entropy_BT,
+    }
+    return {
+        name: [round(value, 6) for value in tensor[b, :length].tolist()]
+        for name, tensor in tensors.items()
+        if tensor is not None
+    }
