@@ -275,8 +275,11 @@ async def play_all(
                 if leave is not None:
                     await leave()
 
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one(key)) for key in keys]
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one(key)) for key in keys]
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group  # what went wrong first; the others were cancelled
     return [task.result() for task in running]
 
 
