@@ -117,6 +117,10 @@ class Engine:
         binding = dict(zip(done.action.parameters, move.arguments, strict=True))
         return self._grammar.say(done.wording.feedback, self._scene, binding)
 
+    def command(self, move: Move) -> str:
+        """Return how ``move`` is said, whether or not it is possible now."""
+        return self._commands[move.action].text(move.arguments, self._grammar, self._scene)
+
     def close(self) -> None:
         """Do nothing: nothing is held."""
 
@@ -173,11 +177,12 @@ class _Command:
         """Return every command of this action that is possible now, with what it does."""
         possible = self.action.possible(scene.facts)
         return {
-            self._text(arguments, grammar, scene): Move(self.action.name, arguments)
+            self.text(arguments, grammar, scene): Move(self.action.name, arguments)
             for arguments in reversed(possible)
         }
 
-    def _text(self, arguments: Arguments, grammar: Grammar, scene: Scene) -> str:
+    def text(self, arguments: Arguments, grammar: Grammar, scene: Scene) -> str:
+        """Return the command that does the action with ``arguments``."""
         text = self._texts.get(arguments)
         if text is None:
             binding = dict(zip(self.action.parameters, arguments, strict=True))

@@ -334,7 +334,8 @@ def read_query(text: str) -> Query:
     Raises:
         DataError: It is broken.
     """
-    literals, types = [], {}
+    literals = []
+    types: dict[str, str] = {}
     for piece in text.split("&"):
         match = _LITERAL.fullmatch(piece)
         if match is None:

@@ -21,11 +21,19 @@ ROOT_TYPE = "object"
 """The type that every PDDL type derives from: it restricts nothing."""
 
 
+_NO_FACTS: frozenset[Arguments] = frozenset()
+
+
 class Literal(NamedTuple):
     """A predicate over terms; a term is a variable (``?o``) or a constant."""
 
     predicate: str
     terms: Arguments
+
+
+def ground(literal: Literal, binding: Mapping[str, str]) -> Literal:
+    """Return ``literal`` with its bound variables replaced by what they stand for."""
+    return Literal(literal.predicate, tuple([binding.get(term, term) for term in literal.terms]))
 
 
 class Facts:
@@ -106,7 +114,7 @@ class Match:
         if not self.known:
             return facts.all(self.predicate)
         (position, term), *others = self.known
-        found = facts.index(self.predicate, position).get(binding.get(term, term), frozenset())
+        found = facts.index(self.predicate, position).get(binding.get(term, term), _NO_FACTS)
         if others:
             wanted = [(position, binding.get(term, term)) for position, term in others]
             return [fact for fact in found if all(fact[at] == value for at, value in wanted)]

@@ -24,6 +24,7 @@ from agentgym.envs.alfworld_logic import (
     Facts,
     Literal,
     Query,
+    ground,
 )
 from agentgym.errors import DataError
 
@@ -70,7 +71,7 @@ class Action:
         """Return the facts that the action makes true or false; what it adds stays added."""
         binding = dict(zip(self.parameters, arguments, strict=True))
         done = [
-            (_ground(effect.literal, binding), effect.adds)
+            (ground(effect.literal, binding), effect.adds)
             for effect in self.effects
             if not effect.when or any(query.solutions(facts, binding) for query in effect.when)
         ]
@@ -87,9 +88,9 @@ class Action:
 
         The planner drops such operators: going to where one stands is no action.
         """
-        true = {_ground(literal, binding) for literal in query.positive}
-        false = {_ground(literal, binding) for literal in query.negative}
-        effects = [(_ground(effect.literal, binding), effect.adds) for effect in self.effects]
+        true = {ground(literal, binding) for literal in query.positive}
+        false = {ground(literal, binding) for literal in query.negative}
+        effects = [(ground(effect.literal, binding), effect.adds) for effect in self.effects]
         added = {literal for literal, adds in effects if adds}
         return all(
             literal in true if adds else literal in added or literal in false
@@ -169,10 +170,6 @@ def read_problem(text: str, domain: Domain) -> Problem:
     return Problem(_members(objects, domain.types), facts, _condition(goals[0][0], {}))
 
 
-def _ground(literal: Literal, binding: Mapping[str, str]) -> Literal:
-    return Literal(literal.predicate, tuple([binding.get(t, t) for t in literal.terms]))
-
-
 # Text to nested lists -------------------------------------------------------------------------
 
 
@@ -248,7 +245,7 @@ def _initial_facts(nodes: list[Node], objects: Mapping[str, str]) -> dict[str, s
         for argument in arguments:
             if not isinstance(argument, str) or argument not in objects:
                 raise DataError(f"{_show(node)} speaks of {_show(argument)}, which is no object")
-        facts[predicate].add(tuple(str(argument) for argument in arguments))
+        facts[str(predicate)].add(tuple(str(argument) for argument in arguments))
     return facts
 
 
@@ -353,7 +350,7 @@ def _disjuncts(
             return _introduced(_as_list(variables), inner, renamed, taken)
         case ["exists" | "forall" | "imply" | "when", *_]:
             raise DataError(f"the condition {_show(node)} is not supported")
-    literal = _ground(_atom(node), renamed)
+    literal = ground(_atom(node), renamed)
     if literal.predicate == "=":
         return [_Part(equal=(literal.terms,)) if wanted else _Part(unequal=(literal.terms,))]
     return [_Part(positive=(literal,)) if wanted else _Part(negative=(literal,))]
