@@ -104,7 +104,7 @@ class _Walk:
     """Where the agent has got to on its way through a walkthrough."""
 
     def __init__(self, layout: Layout) -> None:
-        ids = [one.id for one in (*layout.room.receptacles, *layout.items)]
+        ids = [one.id for one in layout.room.receptacles] + [item.id for item in layout.items]
         names = entity_names(mangled(one).lower() for one in ids)
         self.names = {one: names[mangled(one).lower()] for one in ids}
         self._here = layout.start
