@@ -1,0 +1,171 @@
+"""Tokens in, tokens out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentgym.errors import EpisodeError, UsageError
+from agentgym.policies.conversation import Script
+from agentgym.policies.prompt import Context, Prompt, Template, load_prompt
+from agentgym.types import Sample, View
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=30)
+TURNS = st.lists(st.tuples(TEXT, st.lists(st.integers(9, 300), max_size=6)), min_size=1, max_size=5)
+QUICK = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def view_of(observation: str, turn: int) -> View:
+    return View(observation, "put a cup on the shelf.", turn, ("look", "go to shelf 2"), None)
+
+
+def sample_of(ids, version: int = 3) -> Sample:
+    logprobs = tuple(-0.5 - n for n in range(len(ids)))
+    return Sample(tuple(ids), logprobs, None, "stop", version)
+
+
+def played(script: Script, turns, ended):
+    """Play an episode; return what each turn was sampled from, the samples and the rows."""
+    conversation = script.begin()
+    contexts, samples = [], []
+    for n, ((observation, ids), end) in enumerate(zip(turns, ended, strict=False)):
+        contexts.append(conversation.observe(view_of(observation, n)))
+        samples.append(sample_of([*ids, script.chat.end_of_turn] if end else ids))
+        conversation.say(samples[-1])
+    return contexts, samples, conversation.rows()
+
+
+@pytest.mark.parametrize("quirk", ["bare", "chatml", "headers", "no-system"])
+@pytest.mark.parametrize("style", ["alfworld.plain", "alfworld.tags", "text.tags"])
+@QUICK
+@given(turns=TURNS, ended=st.lists(st.booleans(), min_size=5, max_size=5))
+def test_each_turn_begins_with_exactly_the_ids_of_the_turn_before(
+    quirk, style, turns, ended, tokenizer_with, chat_templates
+):
+    script = Script(load_prompt(*style.split("."), "full"), tokenizer_with(chat_templates[quirk]))
+    contexts, samples, (row,) = played(script, turns, ended)
+    for (before, after), sample in zip(pairwise(contexts), samples, strict=False):
+        assert after[: len(before) + len(sample.ids)] == before + sample.ids
+        # One end of turn between what was said and what is read, sampled or not.
+        end = after.index(script.chat.end_of_turn, len(before))
+        assert end <= len(before) + len(sample.ids)
+    assert row.ids == contexts[-1] + samples[-1].ids
+
+
+@pytest.mark.parametrize("context", ["full", "window(2)"])
+@QUICK
+@given(turns=TURNS, ended=st.lists(st.booleans(), min_size=5, max_size=5))
+def test_the_mask_covers_exactly_the_sampled_ids(context, turns, ended, tokenizer):
+    script = Script(load_prompt("alfworld", "tags", context), tokenizer)
+    contexts, samples, rows = played(script, turns, ended)
+    sampled: dict[int, list] = {n: [] for n in range(len(samples))}
+    for row in rows:
+        for token in zip(row.turns, row.ids, row.logprobs, row.versions, strict=True):
+            if token[0] >= 0:
+                sampled[token[0]].append(token[1:])
+            else:
+                assert token[2:] == (0.0, -1)
+    for n, sample in enumerate(samples):
+        assert sampled[n] == [(i, p, 3) for i, p in zip(sample.ids, sample.logprobs, strict=True)]
+    assert len(rows) == (1 if context == "full" else len(contexts))
+
+
+@QUICK
+@given(turns=TURNS)
+def test_a_suffix_is_what_the_whole_rendered_conversation_has_there(
+    turns, tokenizer_with, chat_templates
+):
+    """What a model was trained on in one piece is what it reads turn by turn."""
+    for template in chat_templates.values():
+        tokenizer = tokenizer_with(template)
+        script = Script(load_prompt("text", "plain", "full"), tokenizer)
+        said = [("x" + text.strip(), ids) for text, ids in turns]
+        contexts, samples, _ = played(script, said, [True] * 5)
+        text = "".join(tokenizer.decode(contexts[-1]).split())
+        views = [view_of(observation, n) for n, (observation, _) in enumerate(said)]
+        messages = script.prompt.opening(views[0])
+        for sample, view in zip(samples, views[1:], strict=False):
+            content = tokenizer.decode(sample.ids[:-1])
+            messages += [{"role": "assistant", "content": content}, script.prompt.reply(view)]
+        whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert "".join(whole.split()) == text
+
+
+def test_an_answer_that_was_cut_is_closed_by_an_end_of_turn_that_is_not_trained(tokenizer):
+    script = Script(load_prompt("text", "plain", "full"), tokenizer)
+    end = script.chat.end_of_turn
+    _, _, (row,) = played(script, [("a", [50, 51]), ("b", [60])], [False, True])
+    at = row.ids.index(51)
+    assert row.ids[at + 1] == end
+    assert row.turns[at + 1] == -1
+
+
+def test_a_rebuilt_context_retells_the_last_turns_and_no_more(tokenizer):
+    script = Script(load_prompt("alfworld", "tags", "window(2)"), tokenizer)
+    conversation = script.begin()
+    for n in range(4):
+        text = tokenizer.decode(conversation.observe(view_of(f"room {n}.", n)))
+        answer = tokenizer.encode(f"<think>so</think><action>go {n}</action>")
+        assert conversation.say(sample_of(answer)).action == f"go {n}"
+    assert "Observation 1" not in text
+    assert "[Observation 2: 'room 1.', Action 2: 'go 1']" in text
+    assert "[Observation 3: 'room 2.', Action 3: 'go 2']" in text
+    assert "You are now at step 4, and what you see now is: room 3." in text
+    assert "'look'\n'go to shelf 2'" in text
+
+
+def test_an_observation_that_was_not_answered_is_in_no_row(tokenizer):
+    for context, rows in (("full", 1), ("window(1)", 1)):
+        conversation = Script(load_prompt("text", "plain", context), tokenizer).begin()
+        assert conversation.observe(view_of("a", 0))
+        assert conversation.rows() == ()
+        conversation.say(sample_of([50]))
+        conversation.observe(view_of("b", 1))
+        assert len(conversation.rows()) == rows
+        assert conversation.rows()[0].ids[-1] == 50
+
+
+def test_observing_twice_or_answering_nothing_is_refused(tokenizer):
+    conversation = Script(load_prompt("text", "plain", "full"), tokenizer).begin()
+    with pytest.raises(EpisodeError, match="call observe first"):
+        conversation.say(sample_of([50]))
+    conversation.observe(view_of("a", 0))
+    with pytest.raises(EpisodeError, match="call say first"):
+        conversation.observe(view_of("b", 1))
+
+
+def test_a_template_that_forgets_reasoning_is_refused_for_a_context_that_grows(
+    tokenizer_with, template_that_forgets_thinking
+):
+    tokenizer = tokenizer_with(template_that_forgets_thinking)
+    with pytest.raises(UsageError, match=r"does not keep prefixes.*window"):
+        Script(load_prompt("alfworld", "tags", "full"), tokenizer)
+    Script(load_prompt("alfworld", "tags", "window(2)"), tokenizer)
+    Script(load_prompt("alfworld", "plain", "full"), tokenizer)  # nothing is reasoned there
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer_with):
+    with pytest.raises(UsageError, match="no chat template"):
+        Script(load_prompt("text", "plain", "full"), tokenizer_with(""))
+
+
+def test_a_template_that_ends_answers_with_plain_text_is_refused(tokenizer_with):
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    with pytest.raises(UsageError, match="expected a special token"):
+        Script(load_prompt("text", "plain", "full"), tokenizer_with(template))
+
+
+def test_a_system_message_moves_into_the_first_question_where_there_is_no_such_role(
+    tokenizer_with, chat_templates
+):
+    text = "format: plain\n=== system ===\nRules.\n=== full.first ===\n{goal}\n=== full.next ===\n-"
+    prompt = Prompt(Template.parse("own", text), Context.parse("full"))
+    for quirk, expected in (("no-system", "user\nRules."), ("chatml", "system\nRules.")):
+        tokenizer = tokenizer_with(chat_templates[quirk])
+        ids = Script(prompt, tokenizer).begin().observe(view_of("a", 0))
+        assert expected in tokenizer.decode(ids)
