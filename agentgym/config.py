@@ -15,10 +15,11 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError, unknown
 from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
 from agentgym.trainers.learner import OptimOptions
-from agentgym.trainers.loop import EvalOptions
+from agentgym.trainers.loop import HeldOutOptions
 from agentgym.trainers.method import RewardOptions
 from agentgym.trainers.run_folder import SaveOptions
 
@@ -29,17 +30,21 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class PolicyOptions(SamplingOptions):
-    """The model that acts, and how it is sampled.
+class PolicyOptions(_Section):
+    """The model that acts, and how it is asked.
 
     Attributes:
         model: A Hugging Face folder or hub id, or the name of a bundled model.
+        template: ``tags`` or ``plain``; a model folder that carries its own prompt uses that.
         context: ``full`` (the conversation grows) or ``window(k)`` (the prompt is rebuilt at
             each turn with the last k observations and actions).
+        sampling: How turns are sampled in training.
     """
 
     model: str = "alfworld-tiny"
+    template: str = "tags"
     context: str = "full"
+    sampling: SamplingOptions = SamplingOptions()
 
 
 class Config(_Section):
@@ -53,7 +58,7 @@ class Config(_Section):
     reward: RewardOptions = RewardOptions()
     method: dict[str, Any] = {}
     optim: OptimOptions = OptimOptions()
-    eval: EvalOptions
+    eval: HeldOutOptions
     save: SaveOptions = SaveOptions()
 
     def to_toml(self) -> str:
@@ -61,20 +66,29 @@ class Config(_Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Return the names of the recipes that come with the package."""
-    return tuple(sorted(p.name.removesuffix(".toml") for p in RECIPES.iterdir()))
+def recipe_names(env: str) -> tuple[str, ...]:
+    """Return the names of the recipes that come with the package for an environment."""
+    found = (path.name for path in RECIPES.iterdir())
+    return tuple(
+        sorted(
+            name.removeprefix(f"{env}-").removesuffix(".toml")
+            for name in found
+            if name.startswith(f"{env}-") and name.endswith(".toml")
+        )
+    )
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """Return a recipe by name, unvalidated.
+def read_recipe(env: str, name: str) -> dict[str, Any]:
+    """Return the recipe of an environment by name, unvalidated.
 
     Raises:
-        UsageError: No recipe has that name.
+        UsageError: There is no such environment, or it has no such recipe.
     """
-    if name not in recipe_names():
-        raise unknown("recipe", name, recipe_names())
-    return tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+    if env not in env_names():
+        raise unknown("environment", env, env_names())
+    if name not in recipe_names(env):
+        raise unknown(f"recipe for {env} (or path of a .toml file)", name, recipe_names(env))
+    return tomllib.loads((RECIPES / f"{env}-{name}.toml").read_text(encoding="utf-8"))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -31,6 +31,13 @@ class EpisodeError(AgentGymError):
     """The environment was used out of turn: a step before a reset, or after the end."""
 
 
+class EnvFault(AgentGymError):
+    """The environment itself failed: an exception in its code, or a second hang.
+
+    It ends the episode with ``Stop.ERROR``; the message is the reason.
+    """
+
+
 class WorkerError(AgentGymError):
     """A worker process could not be started, or could not be healed."""
 

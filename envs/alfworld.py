@@ -23,6 +23,7 @@ from agentgym.envs.alfworld_engine import Engine, GameEngine
 from agentgym.envs.alfworld_expert import plan
 from agentgym.envs.alfworld_files import GameFiles, read_game
 from agentgym.envs.alfworld_official import SPLITS, own_games, published_games, split_folder
+from agentgym.envs.alfworld_tasks import TASK_TYPES
 from agentgym.envs.alfworld_textworld import TextWorldEngine
 from agentgym.envs.base import Outcome, TextEnv
 from agentgym.errors import UsageError, unknown
@@ -136,6 +137,14 @@ class ALFWorldEnv(TextEnv):
             self._native.step(action)
         won = self._engine.won
         return Outcome(observation, float(won), won, self._info(observation, admissible))
+
+    def task_type(self, task: str) -> str:
+        """Return the type, which official and generated ids begin with."""
+        for part in task.split("/"):
+            kind = part.partition("-")[0]
+            if kind in TASK_TYPES:
+                return kind
+        return str(self._read(task).trajectory["task_type"])
 
     def expert(self) -> str | None:
         """Return the first command of a shortest plan; None when the game is won."""

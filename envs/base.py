@@ -127,6 +127,13 @@ class TextEnv(gymnasium.Env[str, str]):
     def act(self, action: str) -> Outcome:
         """Do ``action``. An action that the environment does not know is an outcome too."""
 
+    def task_type(self, task: str) -> str:
+        """Return the type of a task of the suite, known without starting it.
+
+        The same as ``info["task_type"]``; the name of the environment where all tasks are alike.
+        """
+        return self.name
+
     def expert(self) -> str | None:
         """Return the action an expert takes now, or None when it knows none."""
         return None

@@ -24,7 +24,7 @@ from agentgym.trainers.trajectory_lines import trajectory_lines
 from agentgym.workers import WorkerPool
 
 
-class EvalOptions(BaseModel):
+class HeldOutOptions(BaseModel):
     """What is measured during training, and how often.
 
     Attributes:
@@ -72,7 +72,7 @@ class Plan:
     seed: int
     rollout: RolloutOptions
     sampling: SamplingOptions
-    eval: EvalOptions
+    eval_every: int  # 0: only after the last step
     save: SaveOptions
 
 
@@ -141,7 +141,7 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             "perf/tokens_per_s": batch.length_B.sum().item() / clock.seconds["time/step"],
         }
         last = step == plan.steps
-        if last or (plan.eval.every and step % plan.eval.every == 0):
+        if last or (plan.eval_every and step % plan.eval_every == 0):
             policy.refresh(step)
             with clock.stage("eval"):
                 metrics |= parts.evaluate(step)

@@ -1,0 +1,162 @@
+"""``agentgym train``: a run from a recipe, shown while it goes, with its result at the end."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentgym.console import say, say_table
+from agentgym.errors import UsageError
+from agentgym.live import live_steps
+
+if TYPE_CHECKING:
+    from agentgym.config import Config
+    from agentgym.train import Outcome
+
+DEFAULT_RECIPE = "laptop"
+
+
+def train(
+    env: Annotated[
+        str | None, typer.Option("--env", help="Environment; its recipe is taken.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="Method, as epo or epo:released.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="laptop or paper, or the path of a TOML file."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="Hugging Face folder or hub id, or a bundled model."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Every random draw comes from it.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=1e-6."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Run folder; under runs/ by default.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the run of this folder.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the configuration and what would happen.")
+    ] = False,
+) -> None:
+    """Train a model as an agent, and measure it on held-out tasks before and after."""
+    if resume is not None:
+        given = {"--env": env, "--method": method, "--recipe": recipe, "--model": model}
+        given |= {"--steps": steps, "--seed": seed, "--set": set_, "--output": output}
+        _refuse_beside_resume(given)
+        _run(resume, None, dry_run)
+        return
+    config = _configure(env, method, recipe, model, steps, seed, set_ or [])
+    folder = output or Path("runs") / _run_name(config)
+    _introduce(config, folder, chose_model=model is not None, recipe=recipe)
+    _run(folder, config, dry_run)
+
+
+def _refuse_beside_resume(given: dict[str, Any]) -> None:
+    for flag, value in given.items():
+        if value:
+            raise UsageError(f"--resume goes on with the run as it was begun; leave out {flag}")
+
+
+def _configure(
+    env: str | None,
+    method: str | None,
+    recipe: str | None,
+    model: str | None,
+    steps: int | None,
+    seed: int | None,
+    settings: list[str],
+) -> Config:
+    from agentgym.config import load, override, read_recipe, read_toml
+
+    recipe = recipe or DEFAULT_RECIPE
+    if recipe.endswith(".toml"):
+        low = read_toml(Path(recipe))
+    elif env is None:
+        raise UsageError("say what to train in: --env alfworld, or --recipe FILE.toml")
+    else:
+        low = read_recipe(env, recipe)
+    flags = {
+        "method": {"name": method},
+        "policy": {"model": model},
+        "steps": steps,
+        "seed": seed,
+    }
+    return load([low, _without_none(flags), *(override(setting) for setting in settings)])
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    inner = {k: _without_none(v) if isinstance(v, dict) else v for k, v in table.items()}
+    return {k: v for k, v in inner.items() if v is not None and v != {}}
+
+
+def _run_name(config: Config) -> str:
+    env = config.env.suite.partition("/")[0]
+    model = Path(config.policy.model).name
+    method = str(config.method["name"]).replace(":", "-")
+    return f"{env}-{method}-{model}-{uuid.uuid4().hex[:6]}"
+
+
+def _introduce(config: Config, folder: Path, *, chose_model: bool, recipe: str | None) -> None:
+    say(f"method {config.method['name']} on {config.env.suite}, run folder {folder}")
+    if recipe is None:
+        say(f"recipe: {DEFAULT_RECIPE}, made for two cores; --recipe paper has the published sizes")
+    say(
+        f"model: {config.policy.model}"
+        + ("" if chose_model else "; --model takes any Hugging Face folder or hub id")
+    )
+    if config.env.task_types:
+        say(f"task types: {', '.join(config.env.task_types)}")
+    if "/gen-" in config.env.suite:
+        say("games: generated ones; scores on them are not those of the published test sets")
+
+
+def _run(folder: Path, config: Config | None, dry_run: bool) -> None:
+    if dry_run:
+        from agentgym.train import dry_run as show
+
+        for line in show(folder, config):
+            say(line)
+        return
+    from agentgym.train import Reporter, new_run, open_run, planned_steps, run_training
+
+    run = open_run(folder) if config is None else new_run(config, folder)
+    with live_steps(planned_steps(run)) as step:
+        outcome = run_training(run, Reporter(say, step))
+    show_outcome(outcome)
+    say(f"written: {folder}")
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Show the held-out evaluations before the first step and after the last, side by side."""
+    before, after = outcome.before, outcome.after
+    first, last = before.summary, after.summary
+    rows = [
+        _compare(kind, rate.value, last.by_type[kind].value, rate.tasks)
+        for kind, rate in first.by_type.items()
+    ]
+    rows.append(_compare("all", first.success.value, last.success.value, first.success.tasks))
+    protocol = before.protocol
+    say(f"held out: {protocol.tasks} tasks of {protocol.suite}, success rate")
+    say_table(("task type", "tasks", "before", "after", "change"), rows)
+    low, high = last.success.low, last.success.high
+    say(f"after, 95% interval: {low:.3f}-{high:.3f}")
+    if protocol.note:
+        say(f"note: {protocol.note}")
+
+
+def _compare(kind: str, before: float, after: float, tasks: int) -> tuple[str, ...]:
+    return kind, str(tasks), f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"
