@@ -1,0 +1,73 @@
+"""The ``agentgym`` command: its commands, and what becomes of errors.
+
+Importing this imports typer and nothing heavy; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from agentgym import __version__, cli_envs, cli_eval, cli_play
+from agentgym.console import say, warn
+from agentgym.errors import AgentGymError
+
+app = typer.Typer(
+    name="agentgym",
+    help="Train and measure a language model as an agent over many turns.",
+    epilog="Example: agentgym eval --suite alfworld/gen-unseen --policy expert",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_envs.app)
+app.command(
+    "eval", epilog="Example: agentgym eval --suite alfworld/gen-unseen --policy random -n 20"
+)(cli_eval.eval_)
+app.command("play", epilog="Example: agentgym play --env alfworld --seed 3")(cli_play.play)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"agentgym {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _agentgym(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.
+    """
+    try:
+        app()
+    except AgentGymError as error:
+        _fail(error)
+    except ExceptionGroup as group:  # episodes that go on at the same time fail in a group
+        known = group.subgroup(AgentGymError)
+        if known is None:
+            raise
+        _fail(_first(known))
+    except KeyboardInterrupt:
+        warn("interrupted")
+        sys.exit(130)
+
+
+def _fail(error: AgentGymError) -> None:
+    warn(f"agentgym: {' '.join(str(error).split())}")
+    sys.exit(error.exit_code)
+
+
+def _first(group: ExceptionGroup[AgentGymError]) -> AgentGymError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, ExceptionGroup) else inner

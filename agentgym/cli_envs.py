@@ -1,0 +1,139 @@
+"""``agentgym envs``: which environments and suites there are, and whether they work here."""
+
+from __future__ import annotations
+
+from inspect import Parameter, getdoc, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentgym.cli_common import EnvOptions, parse_options
+from agentgym.console import say, say_table
+from agentgym.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from agentgym.envs.base import TextEnv
+
+app = typer.Typer(
+    name="envs",
+    help="List, describe and check environments.",
+    epilog="Example: agentgym envs list",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Environment, as in envs list.")]
+
+
+@app.command("list", epilog="Example: agentgym envs list")
+def list_() -> None:
+    """List the environments."""
+    from agentgym.envs.registry import env_names
+
+    columns = ("name", "about", "suites", "own process", "expert")
+    say_table(columns, [_list_row(name) for name in env_names()])
+    say("agentgym envs info NAME tells more")
+
+
+def _list_row(name: str) -> tuple[str, ...]:
+    from agentgym.envs.registry import env_class
+
+    try:
+        kind = env_class(name)
+    except DataError as error:  # one broken plug-in does not hide the others
+        return name, f"broken: {error}", "", "", ""
+    return (
+        name,
+        about(kind),
+        str(len(kind.suite_names())),
+        _yes(kind.needs_process),
+        _yes(kind.has_expert),
+    )
+
+
+@app.command("info", epilog="Example: agentgym envs info alfworld")
+def info(name: Name, option: EnvOptions = None) -> None:
+    """Describe an environment: its suites with their sizes and digests, and its options."""
+    from agentgym.envs.registry import env_class
+
+    kind = env_class(name)
+    options = parse_options(option or ())
+    say(f"{name}: {about(kind)}")
+    say(f"default suite {kind.default_suite}, {kind.default_max_turns} turns at most")
+    say(f"options: {', '.join(_options(kind)) or 'none'}")
+    suites = [_suite_row(kind, suite, options) for suite in kind.suite_names()]
+    rows = [row for row, _ in suites]
+    say_table(("suite", "tasks", "digest", "origin", "held out", "about"), rows)
+    for missing in dict.fromkeys(why for _, why in suites if why is not None):
+        say(missing)
+
+
+def _suite_row(
+    kind: type[TextEnv], suite: str, options: dict[str, object]
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the row of a suite, and what is to be said if its data is not there."""
+    from agentgym.envs.registry import make_env
+    from agentgym.types import EnvSpec
+
+    try:
+        env = make_env(EnvSpec(kind.name, {**options, "suite": suite}))
+    except DataError as error:
+        return (suite, "-", "-", "-", "-", "no data"), f"{suite}: {error}"
+    env.close()
+    found = env.suite
+    origin = "published" if found.official else "not published"
+    size, short = str(len(found.tasks)), found.digest[:12]
+    return (suite, size, short, origin, _yes(found.held_out), found.about), None
+
+
+def _options(kind: type[TextEnv]) -> list[str]:
+    """Return the environment's options beside suite and max_turns, with their defaults."""
+    return [
+        parameter.name
+        if parameter.default in (Parameter.empty, None)
+        else f"{parameter.name}={parameter.default}"
+        for parameter in signature(kind).parameters.values()
+        if parameter.name not in ("suite", "max_turns")
+    ]
+
+
+@app.command("export", epilog="Example: agentgym envs export alfworld --out games -n 12")
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to fill; must be empty.")],
+    suite: Annotated[
+        str, typer.Option("--suite", help="Set of generated games.")
+    ] = "alfworld/gen-unseen",
+    tasks: Annotated[
+        int | None, typer.Option("-n", "--tasks", min=1, help="Only the first games of the suite.")
+    ] = None,
+) -> None:
+    """Write generated ALFWorld games as folders in the benchmark's own format."""
+    from agentgym.envs.alfworld_files import write_game
+    from agentgym.envs.alfworld_generate import SETS, generate, task_ids
+    from agentgym.envs.registry import env_class, env_of_suite
+    from agentgym.files import make_folder
+
+    env_class(name)
+    set_name = suite.partition("/")[2]
+    if name != "alfworld":
+        raise UsageError(f"only games of alfworld can be written as files, not those of {name}")
+    if env_of_suite(suite) != name or set_name not in SETS:
+        known = ", ".join(f"alfworld/{one}" for one in SETS)
+        raise UsageError(f"{suite} is no set of generated games; choose one of {known}")
+    if any(make_folder(out).iterdir()):
+        raise UsageError(f"{out} is not empty; nothing was written, choose another folder")
+    games = task_ids(set_name)[:tasks]
+    for task in games:
+        write_game(generate(set_name, task), out / task)
+    say(f"written: {len(games)} games of {suite} into {out}")
+    say(f"play them: agentgym eval --suite alfworld/folder --option data={out} --policy expert")
+
+
+def about(kind: type[TextEnv]) -> str:
+    """Return the first sentence of an environment's docstring, without its full stop."""
+    return (getdoc(kind) or "").partition("\n")[0].rstrip(".")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,97 @@
+"""``agentgym eval``: run a policy over a suite and show how well it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentgym.cli_common import EnvName, EnvOptions, MaxTurns, SuiteName, env_spec
+from agentgym.console import progress, say, say_table
+
+if TYPE_CHECKING:
+    from agentgym.episodes import Rate, Summary
+    from agentgym.evaluate import Evaluation
+
+SHOWN_ERRORS = 5
+
+
+def eval_(
+    suite: SuiteName = None,
+    env: EnvName = None,
+    policy: Annotated[str, typer.Option("--policy", help="expert or random.")] = "random",
+    tasks: Annotated[
+        int | None, typer.Option("-n", "--tasks", min=1, help="Only the first tasks of the suite.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Episodes a task.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Every random draw comes from it.")] = 0,
+    max_turns: MaxTurns = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Environment processes; 0 uses this one.")
+    ] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for results.json.")
+    ] = None,
+    option: EnvOptions = None,
+) -> None:
+    """Run a policy over a suite, every task exactly once a sample."""
+    from agentgym.evaluate import EvalOptions, evaluate, refuse_results, write_results
+    from agentgym.policies.scripted import make_scripted
+
+    spec = env_spec(env, suite, option or (), max_turns)
+    make_scripted(policy)  # an unknown name is said before anything is made
+    if output is not None:
+        refuse_results(output)
+    options = EvalOptions(tasks, samples, seed, workers)
+    with progress("episodes") as started:
+        evaluation = evaluate(spec, lambda: make_scripted(policy), options, started)
+    show(evaluation)
+    if output is not None:
+        say(f"written: {write_results(evaluation, output)}")
+
+
+def show(evaluation: Evaluation) -> None:
+    """Show the result of an evaluation."""
+    protocol, summary = evaluation.protocol, evaluation.summary
+    say(
+        f"{protocol.policy} on {protocol.suite}: {protocol.tasks} of {protocol.suite_tasks} tasks,"
+        f" {protocol.samples} sample(s) each, {protocol.max_turns} turns at most, seed"
+        f" {protocol.seed}"
+    )
+    rates = [("all", summary.success)]
+    if len(summary.by_type) > 1:
+        rates = [*summary.by_type.items(), *rates]
+    say_table(("task type", "tasks", "won", "success", "95% interval"), [_row(*r) for r in rates])
+    say(_figures(summary, protocol.samples))
+    _show_errors(evaluation)
+    if protocol.note:
+        say(f"note: {protocol.note}")
+
+
+def _row(kind: str, rate: Rate) -> tuple[str, ...]:
+    return (
+        kind,
+        str(rate.tasks),
+        f"{rate.won}/{rate.episodes}",
+        f"{rate.value:.3f}",
+        f"{rate.low:.3f}-{rate.high:.3f}",
+    )
+
+
+def _figures(summary: Summary, samples: int) -> str:
+    figures = [f"score {summary.score:.3f}", f"turns {summary.turns:.1f}"]
+    if summary.admissible_rate is not None:
+        figures.append(f"admissible {summary.admissible_rate:.3f}")
+    if samples > 1:
+        figures.append(f"pass@{samples} {summary.solved_once:.3f}")
+    figures += [f"{stop} {count}" for stop, count in summary.stops.items()]
+    return ", ".join(figures)
+
+
+def _show_errors(evaluation: Evaluation) -> None:
+    broken = [episode for episode in evaluation.episodes if episode.error is not None]
+    for episode in broken[:SHOWN_ERRORS]:
+        say(f"error: {episode.task} sample {episode.sample}: {episode.error}")
+    if len(broken) > SHOWN_ERRORS:
+        say(f"error: {len(broken) - SHOWN_ERRORS} more episodes")

@@ -1,0 +1,75 @@
+"""What the commands say: tables and lines, with colour in a terminal and plain in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+# Text of a game or a model is shown, never obeyed: a control character could recolour, clear or
+# retitle the terminal.
+_VISIBLE = {i: f"\\x{i:02x}" for i in (*range(32), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with its control characters written out, line ends and tabs excepted."""
+    return text.translate(_VISIBLE)
+
+
+def say(text: str) -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(f"{visible(text)}\n")
+    sys.stdout.flush()  # a pipe shows a line when it happened, not when the command ended
+
+
+def warn(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stdout.flush()
+    sys.stderr.write(f"{visible(text)}\n")
+
+
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table: drawn and wrapped to the width of a terminal, plain columns in a pipe."""
+    if sys.stdout.isatty():
+        _draw(columns, rows)
+    else:
+        for line in plain_table(columns, rows):
+            say(line)
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines, columns two spaces apart."""
+    table = [[visible(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets are no markup
+    Console(file=sys.stdout).print(table)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told how many are done of how many; a bar on a terminal, nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _all: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

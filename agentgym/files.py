@@ -1,0 +1,69 @@
+"""Writing a file so that a crash leaves the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from agentgym.errors import DataError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path``, replacing what was there in one step.
+
+    Text is written as UTF-8, its line ends as they are. When this returns, the content is on the
+    disk; when it raises, ``path`` is as it was before.
+
+    Raises:
+        DataError: The folder is not there or cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    # In the same folder: only there is the final rename one step.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and its parents where they are not there yet, and prove it can be written.
+
+    Returns:
+        ``path``, so that a caller can go on with it.
+
+    Raises:
+        DataError: It cannot be made or written; the message says which and why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot write into the folder {path}: {_reason(error)}") from error
+    return path
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the rename itself to the disk, on systems that can do that for folders."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
