@@ -104,8 +104,8 @@ def make_game(
         grammar: A text grammar to use instead of the package's; ``UNKNOWN GOAL`` in it is
             replaced by the task. Such a game carries no walkthrough, whose words are the
             package's.
-        max_receptacles: Cut the room down to about so many receptacles, for slow engines.
-        max_objects: Cut the room down to so many types of objects, for slow engines.
+        max_receptacles: Keep at most so many receptacles, for slow engines.
+        max_objects: Keep at most so many types of objects, for slow engines.
 
     Returns:
         The game. It can be won, for the task was chosen so that it can be done and every
