@@ -53,21 +53,8 @@ def main() -> None:
         app()
     except AgentGymError as error:
         _fail(error)
-    except ExceptionGroup as group:  # episodes that go on at the same time fail in a group
-        known = group.subgroup(AgentGymError)
-        if known is None:
-            raise
-        _fail(_first(known))
-    except KeyboardInterrupt:
-        warn("interrupted")
-        sys.exit(130)
 
 
 def _fail(error: AgentGymError) -> None:
     warn(f"agentgym: {' '.join(str(error).split())}")
     sys.exit(error.exit_code)
-
-
-def _first(group: ExceptionGroup[AgentGymError]) -> AgentGymError:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, ExceptionGroup) else inner

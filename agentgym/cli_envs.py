@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspect import Parameter, getdoc, signature
+from inspect import Parameter, getdoc, getmodule, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,10 +54,11 @@ def _list_row(name: str) -> tuple[str, ...]:
 @app.command("info", epilog="Example: agentgym envs info alfworld")
 def info(name: Name, option: EnvOptions = None) -> None:
     """Describe an environment: its suites with their sizes and digests, and its options."""
-    from agentgym.envs.registry import env_class
+    from agentgym.envs.registry import check_options
+    from agentgym.types import EnvSpec
 
-    kind = env_class(name)
     options = parse_options(option or ())
+    kind = check_options(EnvSpec(name, options))
     say(f"{name}: {about(kind)}")
     say(f"default suite {kind.default_suite}, {kind.default_max_turns} turns at most")
     say(f"options: {', '.join(_options(kind)) or 'none'}")
@@ -77,8 +78,8 @@ def _suite_row(
 
     try:
         env = make_env(EnvSpec(kind.name, {**options, "suite": suite}))
-    except DataError as error:
-        return (suite, "-", "-", "-", "-", "no data"), f"{suite}: {error}"
+    except (DataError, UsageError) as error:  # an option may fit some suites only
+        return (suite, "-", "-", "-", "-", "not here, see below"), f"{suite}: {error}"
     env.close()
     found = env.suite
     origin = "published" if found.official else "not published"
@@ -131,8 +132,9 @@ def export(
 
 
 def about(kind: type[TextEnv]) -> str:
-    """Return the first sentence of an environment's docstring, without its full stop."""
-    return (getdoc(kind) or "").partition("\n")[0].rstrip(".")
+    """Return the first line of the environment's module, or class, without its full stop."""
+    docs = (getdoc(getmodule(kind)), getdoc(kind))
+    return next((doc.partition("\n")[0].rstrip(".") for doc in docs if doc), "")
 
 
 def _yes(value: bool) -> str:

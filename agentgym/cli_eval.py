@@ -54,10 +54,10 @@ def eval_(
 def show(evaluation: Evaluation) -> None:
     """Show the result of an evaluation."""
     protocol, summary = evaluation.protocol, evaluation.summary
+    each = f" {protocol.samples} samples each," if protocol.samples > 1 else ""
     say(
         f"{protocol.policy} on {protocol.suite}: {protocol.tasks} of {protocol.suite_tasks} tasks,"
-        f" {protocol.samples} sample(s) each, {protocol.max_turns} turns at most, seed"
-        f" {protocol.seed}"
+        f"{each} {protocol.max_turns} turns at most, seed {protocol.seed}"
     )
     rates = [("all", summary.success)]
     if len(summary.by_type) > 1:
@@ -65,6 +65,8 @@ def show(evaluation: Evaluation) -> None:
     say_table(("task type", "tasks", "won", "success", "95% interval"), [_row(*r) for r in rates])
     say(_figures(summary, protocol.samples))
     _show_errors(evaluation)
+    if not protocol.held_out:
+        say(f"note: {protocol.suite} is not held out; agents may have been trained on it")
     if protocol.note:
         say(f"note: {protocol.note}")
 
@@ -85,8 +87,8 @@ def _figures(summary: Summary, samples: int) -> str:
         figures.append(f"admissible {summary.admissible_rate:.3f}")
     if samples > 1:
         figures.append(f"pass@{samples} {summary.solved_once:.3f}")
-    figures += [f"{stop} {count}" for stop, count in summary.stops.items()]
-    return ", ".join(figures)
+    stops = ", ".join(f"{stop} {count}" for stop, count in summary.stops.items())
+    return f"{', '.join(figures)}; ended by: {stops}"
 
 
 def _show_errors(evaluation: Evaluation) -> None:

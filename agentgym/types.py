@@ -56,8 +56,8 @@ class Suite:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the task ids in order, in hexadecimal."""
-        return hashlib.sha256("\n".join(self.tasks).encode()).hexdigest()
+        """SHA-256 over the name and the task ids in order, in hexadecimal."""
+        return hashlib.sha256("\n".join((self.name, *self.tasks)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

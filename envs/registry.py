@@ -70,8 +70,8 @@ def env_of_suite(suite: str) -> str:
     return name
 
 
-def make_env(spec: EnvSpec) -> TextEnv:
-    """Build an environment.
+def check_options(spec: EnvSpec) -> type[TextEnv]:
+    """Return the environment's class if it has the options that ``spec`` names.
 
     Raises:
         UsageError: No such environment, or it has no such option.
@@ -81,4 +81,15 @@ def make_env(spec: EnvSpec) -> TextEnv:
     for option in spec.options:
         if option not in known:
             raise unknown(f"option of {spec.name}", option, known)
+    return kind
+
+
+def make_env(spec: EnvSpec) -> TextEnv:
+    """Build an environment.
+
+    Raises:
+        UsageError: No such environment, it has no such option, or an option does not fit.
+        DataError: The suite's data is not there.
+    """
+    kind = check_options(spec)
     return kind(**spec.options)  # type: ignore[arg-type] # each environment checks its own values

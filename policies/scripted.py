@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from agentgym.errors import EpisodeError, UsageError, unknown
+from agentgym.errors import EnvFault, EpisodeError, UsageError, unknown
 from agentgym.types import TextPolicy, View
 
 
@@ -53,10 +53,10 @@ class ExpertPolicy:
         """Return the expert's action.
 
         Raises:
-            EpisodeError: The expert knows none here.
+            EnvFault: The environment's expert knows none here.
         """
         if view.expert_action is None:
-            raise EpisodeError(f"the expert knows no action at turn {view.turn + 1}")
+            raise EnvFault(f"the environment's expert knows no action at turn {view.turn + 1}")
         return view.expert_action
 
 
