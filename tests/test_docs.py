@@ -1,0 +1,40 @@
+"""What the documentation shows is run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    (code,) = blocks("README.md", "python")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert str(names["observation"]).startswith("You arrive at")
+
+
+def test_the_environment_of_the_guide_conforms() -> None:
+    from agentgym.envs.check import check_env
+
+    (code,) = blocks("docs/add-an-environment.md", "python")
+    names: dict[str, object] = {"__name__": "guess"}
+    exec(code, names)
+    findings = check_env(names["GuessEnv"])  # type: ignore[arg-type]
+    assert [finding for finding in findings if not finding.passed] == []
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
+
+
+@pytest.mark.parametrize("page", sorted(p.relative_to(ROOT) for p in PAGES), ids=str)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
+        assert (ROOT / page.parent / target).exists(), f"{page} links to {target}"
