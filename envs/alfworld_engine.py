@@ -209,6 +209,7 @@ def _commands(domain: Domain, grammar: Grammar) -> dict[str, _Command]:
         if wording is None:
             raise DataError(f"its grammar has no words for the domain's action {action.name}")
         asked = wording.template.predicates(grammar)
+        wording.feedback.predicates(grammar)  # finds references to rules that do not exist
         commands[action.name] = _Command(action, wording, asked, not asked & domain.fluents)
     return commands
 

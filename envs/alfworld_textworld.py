@@ -17,6 +17,10 @@ from agentgym.envs.alfworld_engine import task_sentence
 from agentgym.envs.alfworld_files import GameFiles
 from agentgym.errors import DataError, UsageError
 
+_idle: list[Any] = []
+"""Environments of engines that were closed. Each holds its own copy of the planner's library, which
+crashes the process on exit if it is unloaded; so they are used again, as the benchmark does too."""
+
 
 class TextWorldEngine:
     """Plays one game in TextWorld.
@@ -32,7 +36,7 @@ class TextWorldEngine:
     def __init__(self, files: GameFiles) -> None:
         self.task_type = str(files.trajectory["task_type"])
         with _process_restored():
-            self._env = _build()
+            self._env = _idle.pop() if _idle else _build()
             try:
                 self._env.load(dict(files.game))
                 self._opening: str | None = self._start()
@@ -71,11 +75,9 @@ class TextWorldEngine:
         return tuple(self._state["admissible_commands"])
 
     def close(self) -> None:
-        """Unload this engine's copy of the planner's library."""
+        """Keep the loaded planner for the next engine of this process."""
         if self._env is not None:
-            import fast_downward
-
-            fast_downward.close_lib(self._env.unwrapped.downward_lib)
+            _idle.append(self._env)
             self._env = None
 
 
