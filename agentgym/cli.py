@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from agentgym import __version__, cli_envs, cli_eval, cli_play
+from agentgym import __version__, cli_envs, cli_eval, cli_play, cli_train
 from agentgym.console import say, warn
 from agentgym.errors import AgentGymError
 
@@ -25,6 +25,7 @@ app.add_typer(cli_envs.app)
 app.command(
     "eval", epilog="Example: agentgym eval --suite alfworld/gen-unseen --policy random -n 20"
 )(cli_eval.eval_)
+app.command("train", epilog="Example: agentgym train --env alfworld --method epo")(cli_train.train)
 app.command("play", epilog="Example: agentgym play --env alfworld --seed 3")(cli_play.play)
 
 

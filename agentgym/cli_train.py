@@ -53,16 +53,18 @@ def train(
     ] = False,
 ) -> None:
     """Train a model as an agent, and measure it on held-out tasks before and after."""
+    from agentgym.train import resumed_config
+
     if resume is not None:
-        given = {"--env": env, "--method": method, "--recipe": recipe, "--model": model}
-        given |= {"--steps": steps, "--seed": seed, "--set": set_, "--output": output}
-        _refuse_beside_resume(given)
-        _run(resume, None, dry_run)
+        given: dict[str, object] = {"--env": env, "--method": method, "--recipe": recipe}
+        given |= {"--model": model, "--steps": steps, "--seed": seed, "--set": set_}
+        _refuse_beside_resume(given | {"--output": output})
+        _run(resumed_config(resume), resume, resume=True, dry=dry_run)
         return
     config = _configure(env, method, recipe, model, steps, seed, set_ or [])
     folder = output or Path("runs") / _run_name(config)
     _introduce(config, folder, chose_model=model is not None, recipe=recipe)
-    _run(folder, config, dry_run)
+    _run(config, folder, resume=False, dry=dry_run)
 
 
 def _refuse_beside_resume(given: dict[str, Any]) -> None:
@@ -124,18 +126,15 @@ def _introduce(config: Config, folder: Path, *, chose_model: bool, recipe: str |
         say("games: generated ones; scores on them are not those of the published test sets")
 
 
-def _run(folder: Path, config: Config | None, dry_run: bool) -> None:
-    if dry_run:
-        from agentgym.train import dry_run as show
+def _run(config: Config, folder: Path, *, resume: bool, dry: bool) -> None:
+    from agentgym.train import Reporter, dry_run, run_training
 
-        for line in show(folder, config):
+    if dry:
+        for line in dry_run(config, folder, resume=resume):
             say(line)
         return
-    from agentgym.train import Reporter, new_run, open_run, planned_steps, run_training
-
-    run = open_run(folder) if config is None else new_run(config, folder)
-    with live_steps(planned_steps(run)) as step:
-        outcome = run_training(run, Reporter(say, step))
+    with live_steps(config.steps) as step:
+        outcome = run_training(config, folder, Reporter(say, step), resume=resume)
     show_outcome(outcome)
     say(f"written: {folder}")
 

@@ -31,7 +31,7 @@ class EpisodeError(AgentGymError):
     """The environment was used out of turn: a step before a reset, or after the end."""
 
 
-class EnvFault(AgentGymError):
+class EnvFault(AgentGymError):  # noqa: N818 (a fault of the environment, as the field says)
     """The environment itself failed: an exception in its code, or a second hang.
 
     It ends the episode with ``Stop.ERROR``; the message is the reason.
@@ -40,6 +40,10 @@ class EnvFault(AgentGymError):
 
 class WorkerError(AgentGymError):
     """A worker process could not be started, or could not be healed."""
+
+
+class DivergedError(AgentGymError):
+    """Training left the finite numbers and did not come back."""
 
 
 def unknown(kind: str, got: str, known: Iterable[str]) -> UsageError:

@@ -15,6 +15,8 @@ from types import FrameType
 
 import torch
 import transformers
+from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 from agentgym import __version__
 from agentgym.config import Config, load
@@ -33,11 +35,12 @@ from agentgym.evaluate import (
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy
-from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
+from agentgym.policies.prompt import Prompt, load_prompt
 from agentgym.trainers.checkpoint import MODEL, load_trainer_state
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Parts, Plan, train
-from agentgym.trainers.method import make_chain
+from agentgym.trainers.method import Chain, Need
+from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder
 from agentgym.types import EnvSpec
 from agentgym.workers import WorkerPool
@@ -59,68 +62,36 @@ class Outcome:
     after: Evaluation
 
 
-def new_run(config: Config, folder: Path) -> RunFolder:
-    """Make the folder of a new run and write down what it is.
+def resumed_config(folder: Path) -> Config:
+    """Return the configuration of a run that was begun before.
 
     Raises:
-        UsageError: It holds a run already, or other files.
-        DataError: It cannot be written.
-    """
-    env = make_env(env_spec(config))
-    env.close()
-    about = {
-        "agentgym": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "threads": torch.get_num_threads(),
-        "suite": {"name": env.suite.name, "digest": env.suite.digest},
-        "command": sys.argv,
-    }
-    return RunFolder.create(folder, config.to_toml(), about)
-
-
-def open_run(folder: Path) -> RunFolder:
-    """Open the folder of a run that was begun before.
-
-    Raises:
-        UsageError: There is no run in it, or it is done.
+        UsageError: There is no run in the folder, or it is done.
     """
     run = RunFolder.open(folder)
-    latest, steps = run.latest_checkpoint(), planned_steps(run)
-    if latest is not None and latest[0] >= steps:
-        raise UsageError(f"the run in {folder} is done: {steps} of {steps} steps")
-    return run
+    config = load([tomllib.loads(run.config)])
+    latest = run.latest_checkpoint()
+    if latest is not None and latest[0] >= config.steps:
+        raise UsageError(f"the run in {folder} is done: {config.steps} of {config.steps} steps")
+    return config
 
 
-def planned_steps(run: RunFolder) -> int:
-    """Return how many steps a run has in all."""
-    return load([tomllib.loads(run.config)]).steps
-
-
-def dry_run(folder: Path, config: Config | None) -> list[str]:
+def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     """Return the resolved configuration and what a run would do, without doing it.
-
-    Args:
-        folder: Where the run is or would be.
-        config: Of a new run; None resumes the one in ``folder``.
 
     Raises:
         AgentGymError: The run would not start; the same error.
     """
-    run = None if config is not None else open_run(folder)
-    config = config or load([tomllib.loads(RunFolder.open(folder).config)])
-    latest = run.latest_checkpoint() if run else None
-    method = make_chain(config.method, config.reward, config.steps)
-    env = make_env(env_spec(config))
-    env.close()
-    tasks = tasks_of(env, config.env.task_types)
+    latest = RunFolder.open(folder).latest_checkpoint() if resume else RunFolder.refuse(folder)
+    method = build_chain(config.method, config.steps, config.reward)
+    tasks = _tasks(config)
     episodes = config.rollout.tasks_per_step * config.rollout.group_size
     resolve_model(config.policy.model)
     return [
         *config.to_toml().splitlines(),
         "",
-        f"would {'resume' if run else 'begin'} in {folder} after step {latest[0] if latest else 0}",
+        f"would {'resume' if resume else 'begin'} in {folder} after step"
+        f" {latest[0] if latest else 0}",
         f"would train {config.policy.model} by {method.name} for {config.steps} steps of {episodes}"
         f" episodes on {len(tasks)} tasks",
         f"would measure {config.eval.tasks} tasks of {config.eval.suite} before and after",
@@ -136,76 +107,108 @@ def env_spec(config: Config, suite: str | None = None) -> EnvSpec:
     return EnvSpec(env_of_suite(suite), options)
 
 
-def run_training(run: RunFolder, reporter: Reporter) -> Outcome:
-    """Train the run of a folder from where it is to its end.
+def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bool) -> Outcome:
+    """Train a run from where it is to its end.
 
-    A first interrupt (Ctrl-C or SIGTERM) lets the step under way end and saves it; a second one
-    ends at once, and the last checkpoint stands.
+    Everything that can be refused is refused before a new run's folder is made. A first interrupt
+    (Ctrl-C or SIGTERM) lets the step under way end and saves it; a second one ends at once, and
+    the last checkpoint stands.
+
+    Args:
+        config: What to do; of a resumed run, its own.
+        folder: The run folder.
+        reporter: Who is told.
+        resume: Whether the run was begun before.
 
     Returns:
         The held-out evaluation before the first step and after the last.
 
     Raises:
         KeyboardInterrupt: The run was interrupted and its last step saved.
-        UsageError: A part does not fit another: model, context, method, task types.
+        UsageError: A part does not fit another: folder, model, context, method, task types.
+        DataError: The model or a checkpoint cannot be read, or the folder cannot be written.
     """
-    config = load([tomllib.loads(run.config)])
-    checkpoint = run.latest_checkpoint()
-    folder = str(checkpoint[1] / MODEL) if checkpoint else resolve_model(config.policy.model)
-    policy = HFPolicy.from_folder(folder)
-    method = make_chain(config.method, config.reward, config.steps)
-    learner = Learner(policy.model, config.optim, config.steps)
-    done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
-    run.cut(done)
-    model = Model(
-        name=config.policy.model,
-        policy=policy,
-        script=Script(prompt_of(config, folder), policy.tokenizer),
-        sampling=config.policy.sampling,
+    disable_progress_bar()
+    if not resume:
+        RunFolder.refuse(folder)
+    checkpoint = RunFolder.open(folder).latest_checkpoint() if resume else None
+    source = str(checkpoint[1] / MODEL) if checkpoint else resolve_model(config.policy.model)
+    policy = HFPolicy.from_pretrained(source)
+    method = build_chain(config.method, config.steps, config.reward)
+    reference = _reference(config, method) if checkpoint else None
+    learner = Learner(
+        policy.model, config.optim, config.steps, method.needs, config.seed, reference
     )
+    done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
     _check_context(config, policy)
+    script = Script(prompt_of(config, policy), policy.tokenizer)
+    model = Model(config.policy.model, policy, script, config.policy.sampling)
+    tasks = _tasks(config)
+    run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), _about())
+    run.cut(done)
     with _interrupts(reporter.say) as interrupted:
         evaluate = partial(_measure, run, config, model)
         if done:
             reporter.say(f"resumed after step {done} of {config.steps}")
-        elif not has_results(run.eval_folder(0)):
+        if not has_results(run.eval_folder(0)):
             reporter.say(f"measuring {config.eval.tasks} held-out tasks before the first step")
             evaluate(0)
-        env = make_env(env_spec(config))
-        env.close()
         parts = Parts(
             run=run,
             learner=learner,
             method=method,
             policy=policy,
             pool=WorkerPool(env_spec(config), config.env.workers),
-            conversation=model.script.begin,
-            tasks=tasks_of(env, config.env.task_types),
+            conversation=script.begin,
+            tasks=tasks,
             evaluate=evaluate,
             report=reporter.step,
             interrupted=interrupted,
         )
         train(parts, _plan(config), done)
-    policy.close()
     return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))
 
 
-def prompt_of(config: Config, folder: str) -> Prompt:
-    """Return the prompt that the model's folder carries, or the environment's own.
+def _tasks(config: Config) -> tuple[str, ...]:
+    env = make_env(env_spec(config))
+    env.close()
+    return tasks_of(env, config.env.task_types)
+
+
+def _about() -> dict[str, object]:
+    """Return what made the run, beside its configuration."""
+    return {
+        "agentgym": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def prompt_of(config: Config, policy: HFPolicy) -> Prompt:
+    """Return the prompt that the model was trained with, or the environment's own.
 
     Raises:
         UsageError: The model was trained in another context than the run wants.
     """
-    saved = saved_prompt(Path(folder)) if Path(folder).is_dir() else None
-    if saved is None:
+    if policy.prompt is None:
         env = env_of_suite(config.env.suite)
         return load_prompt(env, config.policy.template, config.policy.context)
-    if str(saved.context) != config.policy.context:
+    if str(policy.prompt.context) != config.policy.context:
         raise UsageError(
-            f"the model {config.policy.model} was trained with context {saved.context}, the run"
-            f" wants {config.policy.context}; set policy.context={saved.context}"
+            f"the model {config.policy.model} was trained with context {policy.prompt.context},"
+            f" the run wants {config.policy.context}; set policy.context={policy.prompt.context}"
         )
-    return saved
+    return policy.prompt
+
+
+def _reference(config: Config, method: Chain) -> nn.Module | None:
+    """Return the model that the run began with, where divergences are measured from it."""
+    if Need.REFERENCE not in method.needs:
+        return None
+    return HFPolicy.from_pretrained(resolve_model(config.policy.model)).model
 
 
 def _plan(config: Config) -> Plan:

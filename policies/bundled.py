@@ -12,6 +12,8 @@ _MODELS = files("agentgym") / "data" / "models"
 
 def bundled_models() -> tuple[str, ...]:
     """Return the names of the models that come with the package."""
+    if not _MODELS.is_dir():
+        return ()
     return tuple(sorted(path.name for path in _MODELS.iterdir() if path.is_dir()))
 
 

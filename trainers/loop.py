@@ -117,16 +117,16 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
                     plan.sampling,
                     f"{plan.seed}:{step}",
                 )
-            groups = method.select(groups)
+            groups = list(method.select(groups, step))
             if not groups:
                 raise AgentGymError(
                     f"step {step}: no group is left to learn from; {len(broken)} episodes"
                     f" broke, the first with {broken[0].error if broken else 'no error'}"
                 )
-            batch = pack(groups, method.turn_rewards(groups))
+            batch = pack(groups, method.turn_rewards(groups, step))
             with clock.stage("score"):
-                batch = learner.score(batch, plan.sampling.temperature, method.needs)
-            batch = method.advantages(batch)
+                batch = learner.score(batch, plan.sampling.temperature)
+            batch = method.advantages(batch, step)
             with clock.stage("update"):
                 updated = learner.update(batch, method, step)
             method.observe(batch, step)

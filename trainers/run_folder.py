@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.errors import DataError, UsageError
-from agentgym.files import write_atomic
+from agentgym.files import make_folder, write_atomic
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
@@ -70,19 +70,25 @@ class RunFolder:
             UsageError: The folder holds a run or other files.
             DataError: It cannot be written.
         """
-        try:
-            if (path / CONFIG).exists():
-                raise UsageError(
-                    f"{path} already holds a run; go on with --resume, or choose another --output"
-                )
-            if path.exists() and any(path.iterdir()):
-                raise UsageError(f"{path} is not empty; choose another --output")
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / "env.json", json.dumps(about, indent=2) + "\n")
-            write_atomic(path / CONFIG, config)
-        except OSError as error:
-            raise DataError(f"cannot write a run into {path}: {error.strerror}") from error
+        cls.refuse(path)
+        make_folder(path)
+        write_atomic(path / "env.json", json.dumps(about, indent=2) + "\n")
+        write_atomic(path / CONFIG, config)
         return cls(path)
+
+    @classmethod
+    def refuse(cls, path: Path) -> None:
+        """Raise if a new run cannot be made in ``path``; changes nothing.
+
+        Raises:
+            UsageError: The folder holds a run or other files.
+        """
+        if (path / CONFIG).exists():
+            raise UsageError(
+                f"{path} already holds a run; go on with --resume, or choose another --output"
+            )
+        if path.is_dir() and any(path.iterdir()):
+            raise UsageError(f"{path} is not empty; choose another --output")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -33,7 +33,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write a run into"):
+    with pytest.raises(DataError, match="cannot write into the folder"):
         RunFolder.create(tmp_path / "file" / "run", "", {})
 
 
