@@ -44,6 +44,7 @@ class Batch:
     ref_logprob_BT: Tensor | None = None
     value_BT: Tensor | None = None
     advantage_BT: Tensor | None = None
+    temperature: float = 1.0  # that it was sampled at and is scored at
 
     @property
     def return_N(self) -> Tensor:
@@ -51,22 +52,38 @@ class Batch:
         total_NK = torch.stack(tuple(self.reward_NK.values())).sum(0)
         return (total_NK * self.reward_mask_NK).sum(-1)
 
-    def with_(self, **changes: Tensor) -> Batch:
+    def with_(self, **changes: Tensor | float) -> Batch:
         """Return a copy in which some fields are others."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def rows(self, index: Tensor) -> Batch:
         """Return the batch of some rows only, cut to their longest; trajectories stay whole."""
         width = int(self.length_B[index].max()) if len(index) else 0
-        per_row = ("length_B", "trajectory_B")
-        per_token = ("ids_BT", "mask_BT", "turn_BT", "behaviour_logprob_BT")
-        later = ("old_logprob_BT", "entropy_BT", "ref_logprob_BT", "value_BT", "advantage_BT")
-        changes: dict[str, Tensor] = {name: getattr(self, name)[index] for name in per_row}
-        for name in per_token + later:
+        changes: dict[str, Tensor | float] = {n: getattr(self, n)[index] for n in _PER_ROW}
+        for name in _PER_TOKEN:
             tensor = getattr(self, name)
             if tensor is not None:
                 changes[name] = tensor[index, :width]
         return self.with_(**changes)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch with its per-row and per-token tensors on a device."""
+        tensors = {name: getattr(self, name) for name in _PER_ROW + _PER_TOKEN}
+        return self.with_(**{n: t.to(device) for n, t in tensors.items() if t is not None})
+
+
+_PER_ROW = ("length_B", "trajectory_B")
+_PER_TOKEN = (
+    "ids_BT",
+    "mask_BT",
+    "turn_BT",
+    "behaviour_logprob_BT",
+    "old_logprob_BT",
+    "entropy_BT",
+    "ref_logprob_BT",
+    "value_BT",
+    "advantage_BT",
+)
 
 
 def pack(groups: Sequence[Group], rewards: Mapping[str, Sequence[Sequence[float]]]) -> Batch:

@@ -1,0 +1,47 @@
+"""Advantages from the returns of a group. Axes: **N** trajectories."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def group_advantage(
+    return_N: Tensor,
+    group_N: Tensor,
+    count_N: Tensor,
+    normalise: bool = True,
+    ddof: int = 1,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Return ``(R - mean) / (std + eps)`` with mean and std of each group (GRPO).
+
+    Args:
+        return_N: Returns.
+        group_N: Which group each belongs to.
+        count_N: How often each counts in the statistics: 1 where the unit is the trajectory, its
+            rows or turns where they are the unit.
+        normalise: Divide by the standard deviation; without it this is Dr.GRPO.
+        ddof: What is subtracted from the number of units in the variance; 1 is the unbiased one.
+        eps: Added to the standard deviation.
+
+    Returns:
+        ``advantage_N``, of the dtype of ``return_N``; exactly 0 where all returns of a group are
+        equal.
+    """
+    groups = int(group_N.max()) + 1 if len(group_N) else 0
+    value_N, weight_N = return_N.double(), count_N.double()
+
+    def total(of_N: Tensor) -> Tensor:
+        return value_N.new_zeros(groups).index_add_(0, group_N, of_N)
+
+    units_G = total(weight_N)
+    mean_G = total(weight_N * value_N) / units_G.clamp(min=1)
+    low_G = mean_G.scatter_reduce(0, group_N, value_N, "amin", include_self=False)
+    high_G = mean_G.scatter_reduce(0, group_N, value_N, "amax", include_self=False)
+    mean_G = torch.where(low_G == high_G, low_G, mean_G)  # rounding is no signal
+    centred_N = value_N - mean_G[group_N]
+    if not normalise:
+        return centred_N.to(return_N.dtype)
+    variance_G = total(weight_N * centred_N.square()) / (units_G - ddof).clamp(min=1)
+    return (centred_N / (variance_G.sqrt()[group_N] + eps)).to(return_N.dtype)

@@ -1,0 +1,310 @@
+"""What a training method may change: the hooks, and how a base and methods form a chain.
+
+A method is one file with a class that overrides some hooks of :class:`Method`. Each hook receives
+what the previous link of the chain returned; a hook that has nothing to change returns its input,
+the very object. The base comes first and gives credit and the surrogate loss; the trainer knows
+neither the one nor the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Flag, auto
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from agentgym.trainers.aggregate import Aggregation, SequenceUnit, token_weights
+from agentgym.trainers.batch import Batch
+from agentgym.types import Group
+
+Rewards = Mapping[str, Sequence[Sequence[float]]]
+"""For each named part, for each trajectory in the order of the groups, a reward a turn."""
+
+
+class Need(Flag):
+    """What must be there for a method to do what it says."""
+
+    NOTHING = 0
+    ENTROPY = auto()  # of each token, before the update
+    ENTROPY_GRADIENT = auto()  # of each token, differentiable, in the loss
+    REFERENCE = auto()  # log-probabilities of a frozen reference model
+    VALUES = auto()  # of a critic
+    TOP_K = auto()  # entropies of the likeliest tokens while sampling
+    ANSWER_SCORES = auto()  # how likely the gold answer is after each turn
+    SNAPSHOTS = auto()  # episodes that can be brought back and branched
+
+
+class Options(BaseModel):
+    """The settings of one method. Each field says what it is and where its default comes from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RewardOptions(BaseModel):
+    """What a trajectory is rewarded for.
+
+    Attributes:
+        scale: What the outcome is multiplied by.
+        outcome: ``won`` rewards success alone, ``score`` the benchmark's own partial credit.
+        format_penalty: Subtracted at each turn that did not follow the action format.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: float = 1.0
+    outcome: Literal["won", "score"] = "won"
+    format_penalty: float = Field(default=0.1, ge=0)
+
+
+class MiniBatchWeights:
+    """The token weights of one mini-batch, whole; each aggregation is computed once."""
+
+    def __init__(self, mini_batch: Batch) -> None:
+        self._batch = mini_batch
+        self._known: dict[tuple[object, ...], Tensor] = {}
+
+    def of(self, aggregation: Aggregation, sequence: SequenceUnit, sum_norm: int | None) -> Tensor:
+        """Return ``weight_BT`` (see :func:`agentgym.trainers.aggregate.token_weights`)."""
+        key = (aggregation, sequence, sum_norm)
+        if key not in self._known:
+            self._known[key] = token_weights(self._batch, aggregation, sequence, sum_norm)
+        return self._known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What the current weights say about some rows of a mini-batch, with gradients."""
+
+    batch: Batch  # the rows of this micro-batch
+    logprob_BT: Tensor
+    entropy_BT: Tensor
+    step: int
+    weights: MiniBatchWeights
+    rows: Tensor  # which rows of the mini-batch these are
+
+    def weight_BT(
+        self,
+        aggregation: Aggregation,
+        sequence: SequenceUnit = "trajectory",
+        sum_norm: int | None = None,
+    ) -> Tensor:
+        """Return the weights of these tokens in the whole mini-batch."""
+        weight_BT = self.weights.of(aggregation, sequence, sum_norm)
+        width = self.logprob_BT.shape[1]
+        return weight_BT[self.rows, :width].to(self.logprob_BT)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One named part of the loss: a loss and a weight for each token.
+
+    ``watched`` asks for the norm of this term's own gradient, which costs a second backward pass.
+    """
+
+    loss_BT: Tensor
+    weight_BT: Tensor
+    watched: bool = False
+
+    @property
+    def value(self) -> Tensor:
+        """The weighted sum."""
+        return (self.loss_BT * self.weight_BT).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The terms of the loss, and what is worth logging about them.
+
+    Both are sums over the tokens of a micro-batch; the sums of its micro-batches are the
+    mini-batch's.
+    """
+
+    terms: Mapping[str, Term] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def with_term(self, name: str, term: Term) -> Loss:
+        """Return the loss with a term added or put in another's place."""
+        return replace(self, terms={**self.terms, name: term})
+
+    def with_metric(self, name: str, value_BT: Tensor, weight_BT: Tensor) -> Loss:
+        """Return the loss with a weighted mean to be logged."""
+        total = (value_BT.detach() * weight_BT).sum()
+        return replace(self, metrics={**self.metrics, name: total})
+
+    def total(self) -> Tensor:
+        """Return the sum of all terms."""
+        return torch.stack([term.value for term in self.terms.values()]).sum()
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Method(Generic[OptionsT]):
+    """A link of the chain. Every hook here returns its input: it changes nothing.
+
+    Args:
+        options: The method's settings.
+        steps: How many steps the run has, for schedules.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for people."""
+    paper: ClassVar[str] = ""
+    role: ClassVar[Literal["base", "method"]] = "method"
+    bases: ClassVar[tuple[str, ...]] = ("grpo",)
+    """What the method can stand on, the default first; a base stands on nothing."""
+    options_type: ClassVar[type[Options]] = Options
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """``name:preset`` sets these options, of the method's or of its base."""
+    refused_presets: ClassVar[Mapping[str, str]] = {}
+    """Presets that someone may ask for and that cannot be, with the reason."""
+
+    def __init__(self, options: OptionsT, steps: int) -> None:
+        self.options = options
+        self.steps = steps
+
+    @property
+    def needs(self) -> Need:
+        """What must be there, or the run refuses to start."""
+        return Need.NOTHING
+
+    def turn_rewards(self, groups: Sequence[Group], rewards: Rewards, step: int) -> Rewards:
+        """Return the rewards of each turn, as named parts; parts are added, never changed."""
+        return rewards
+
+    def select(self, groups: Sequence[Group], step: int) -> Sequence[Group]:
+        """Return the groups that stay."""
+        return groups
+
+    def advantages(self, batch: Batch, step: int) -> Batch:
+        """Return the batch with the credit of each token."""
+        return batch
+
+    def prepare(self, batch: Batch, step: int) -> None:
+        """Note what the loss needs to know of the whole step, just before the update."""
+
+    def loss(self, forward: Forward, loss: Loss) -> Loss:
+        """Return the loss of some rows, with terms added or changed."""
+        return loss
+
+    def replay(self, step: int) -> Sequence[tuple[Batch, float]]:
+        """Return batches of earlier steps to train on too, each with the weight of its loss."""
+        return ()
+
+    def observe(self, batch: Batch, step: int) -> None:
+        """Remember what later steps need, after the update."""
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Return what is worth logging once a step."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what is remembered, as JSON holds it."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+
+
+class Chain:
+    """A base and the methods on it, as one.
+
+    Args:
+        name: What the user called it; a checkpoint is resumed under the same name only.
+        links: The base first.
+        reward: What trajectories are rewarded for.
+    """
+
+    def __init__(
+        self, name: str, links: Iterable[Method[Any]], reward: RewardOptions | None = None
+    ) -> None:
+        self.name = name
+        self.links = tuple(links)
+        self._reward = RewardOptions() if reward is None else reward
+
+    @property
+    def needs(self) -> Need:
+        """What any link needs."""
+        needs = Need.NOTHING
+        for link in self.links:
+            needs |= link.needs
+        return needs
+
+    def turn_rewards(self, groups: Sequence[Group], step: int) -> Rewards:
+        """Return the rewards of each turn, as named parts (see :func:`outcome_rewards`)."""
+        rewards = outcome_rewards(groups, self._reward)
+        for link in self.links:
+            rewards = link.turn_rewards(groups, rewards, step)
+        return rewards
+
+    def select(self, groups: Sequence[Group], step: int) -> Sequence[Group]:
+        """Return the groups that stay."""
+        for link in self.links:
+            groups = link.select(groups, step)
+        return groups
+
+    def advantages(self, batch: Batch, step: int) -> Batch:
+        """Return the batch with the credit of each token."""
+        for link in self.links:
+            batch = link.advantages(batch, step)
+        return batch
+
+    def prepare(self, batch: Batch, step: int) -> None:
+        """Let each link note what its loss needs to know of the whole step."""
+        for link in self.links:
+            link.prepare(batch, step)
+
+    def loss(self, forward: Forward) -> Loss:
+        """Return the loss of some rows."""
+        loss = Loss()
+        for link in self.links:
+            loss = link.loss(forward, loss)
+        return loss
+
+    def replay(self, step: int) -> list[tuple[Batch, float]]:
+        """Return what the links want to train on too."""
+        return [item for link in self.links for item in link.replay(step)]
+
+    def observe(self, batch: Batch, step: int) -> None:
+        """Let each link remember what later steps need."""
+        for link in self.links:
+            link.observe(batch, step)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Return what the links want logged once a step."""
+        metrics: dict[str, float] = {}
+        for link in self.links:
+            metrics |= link.metrics(step)
+        return metrics
+
+    def options(self) -> dict[str, Any]:
+        """Return the settings of all links, as JSON holds them, by link."""
+        return {link.name: link.options.model_dump(mode="json") for link in self.links}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the links remember, as JSON holds it, by link."""
+        return {link.name: link.state() for link in self.links}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+        for link in self.links:
+            link.load_state(state[link.name])
+
+
+def outcome_rewards(groups: Sequence[Group], options: RewardOptions) -> Rewards:
+    """Return the outcome at each trajectory's last turn, and the format penalty where it falls."""
+    outcome: list[list[float]] = []
+    penalty: list[list[float]] = []
+    for trajectory in (t for group in groups for t in group.trajectories):
+        result = float(trajectory.won) if options.outcome == "won" else trajectory.score
+        quiet = [0.0] * (len(trajectory.turns) - 1)
+        outcome.append([*quiet, options.scale * result] if trajectory.turns else [])
+        penalty.append(
+            [0.0 if t.parse_error is None else -options.format_penalty for t in trajectory.turns]
+        )
+    return {"outcome": outcome, "format": penalty}

@@ -1,0 +1,122 @@
+"""Which methods there are, and how to build a chain from settings.
+
+The built-in ones are listed here by path. Others register through the entry point group
+``agentgym.methods``: ``name = "package.module:ClassName"``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentgym.errors import DataError, UsageError, unknown
+from agentgym.trainers.method import Chain, Method, RewardOptions
+
+ENTRY_POINT_GROUP = "agentgym.methods"
+
+BUILT_IN: Mapping[str, str] = {
+    "epo": "agentgym.trainers.epo:EPO",
+    "grpo": "agentgym.trainers.grpo:GRPO",
+}
+
+
+@cache
+def _paths() -> dict[str, str]:
+    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return found | dict(BUILT_IN)
+
+
+def method_names() -> tuple[str, ...]:
+    """Return the names of all methods and bases, sorted, without presets."""
+    return tuple(sorted(_paths()))
+
+
+def method_class(name: str) -> type[Method[Any]]:
+    """Return the class of the method called ``name``.
+
+    Raises:
+        UsageError: No method has that name.
+        DataError: The entry point of that name names no :class:`Method`.
+    """
+    if name not in _paths():
+        raise unknown("method", name, method_names())
+    path = _paths()[name]
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"method {name!r} is registered as {path}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise DataError(f"method {name!r} is registered as {path}, which is no Method")
+    return found
+
+
+def build_chain(
+    settings: Mapping[str, Any], steps: int, reward: RewardOptions | None = None
+) -> Chain:
+    """Build a base and a method from one table of settings.
+
+    Args:
+        settings: ``name`` (``epo`` or ``epo:released``), ``base``, and the options of both. An
+            option that both have is the method's.
+        steps: How many steps the run has.
+        reward: What trajectories are rewarded for.
+
+    Raises:
+        UsageError: An unknown method, base, preset or option, or a value that does not fit.
+    """
+    options = dict(settings)
+    called = str(options.pop("name", "grpo"))
+    wanted_base = options.pop("base", None)
+    name, _, preset = called.partition(":")
+    cls = method_class(name)
+    options = {**_preset(cls, preset), **options}
+    base = _base(cls, wanted_base)
+    classes = [cls] if base is cls else [base, cls]
+    links = [link(_options(link, classes, options), steps) for link in classes]
+    if options:
+        known = [key for link in classes for key in link.options_type.model_fields]
+        raise unknown("method option", next(iter(options)), ["name", "base", *known])
+    standing = "" if base is cls or base.name == cls.bases[0] else f" on {base.name}"
+    return Chain(called + standing, links, reward)
+
+
+def _preset(cls: type[Method[Any]], preset: str) -> Mapping[str, Any]:
+    if not preset:
+        return {}
+    if preset in cls.refused_presets:
+        raise UsageError(f"there is no {cls.name}:{preset}: {cls.refused_presets[preset]}")
+    if preset not in cls.presets:
+        raise unknown(f"preset of {cls.name}", preset, cls.presets)
+    return cls.presets[preset]
+
+
+def _base(cls: type[Method[Any]], wanted: str | None) -> type[Method[Any]]:
+    if cls.role == "base":
+        if wanted not in (None, cls.name):
+            raise UsageError(f"{cls.name} is a base itself; leave method.base out")
+        return cls
+    if wanted is not None and wanted not in cls.bases:
+        raise unknown(f"base of {cls.name}", wanted, cls.bases)
+    return method_class(wanted or cls.bases[0])
+
+
+def _options(
+    link: type[Method[Any]], classes: list[type[Method[Any]]], options: dict[str, Any]
+) -> Any:
+    """Take a link's own options out of ``options`` and validate them."""
+    later = {key for c in classes[classes.index(link) + 1 :] for key in c.options_type.model_fields}
+    own = [key for key in options if key in link.options_type.model_fields and key not in later]
+    try:
+        return link.options_type.model_validate({key: options.pop(key) for key in own})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"method.{where or link.name} = {first['input']!r}: {first['msg']}"
+        ) from None
