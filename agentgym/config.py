@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError, unknown
 from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
-from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.loop import HeldOutOptions
 from agentgym.trainers.method import RewardOptions
+from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import SaveOptions
 
 RECIPES = files("agentgym") / "recipes"

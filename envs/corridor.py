@@ -117,11 +117,6 @@ class CorridorEnv(TextEnv):
             about=_ABOUT[short],
         )
 
-    def task_type(self, task: str) -> str:
-        """Return how many rooms the corridor has."""
-        rooms = len(_tasks(self.suite.name.removeprefix("corridor/"))[task].rooms)
-        return f"{rooms} room{'s' if rooms > 1 else ''}"
-
     def begin(self, task: str, seed: int) -> tuple[str, Info]:
         """Enter the first room; only this observation tells the goal."""
         self._id = task

@@ -1,0 +1,212 @@
+"""A whole run on the corridor with a model of random weights: what is kept, resumed, refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agentgym.config import Config, load
+from agentgym.envs.corridor import WORDS
+from agentgym.errors import UsageError
+from agentgym.policies.prompt import load_prompt
+from agentgym.train import Reporter, dry_run, resumed_config, run_training
+from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
+
+QUIET = Reporter(lambda _: None, lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder for the corridor, with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "random"
+    tokenizer = train_tokenizer([" ".join(WORDS)] * 10, 300)
+    shape = Shape(hidden=32, layers=1, intermediate=64, context=256)
+    fresh_model(tokenizer, shape, seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    load_prompt("corridor", "plain", "full").save(folder)
+    return folder
+
+
+@pytest.fixture
+def config(model: Path) -> Config:
+    return load([settings(model)])
+
+
+def settings(model: Path) -> dict[str, object]:
+    return {
+        "steps": 3,
+        "env": {"suite": "corridor/train", "max_turns": 3},
+        "policy": {
+            "model": str(model),
+            "template": "plain",
+            "sampling": {"max_tokens": 3, "max_context": 128},
+        },
+        "rollout": {"tasks_per_step": 2, "group_size": 3},
+        # Format penalties give the random model groups with a signal.
+        "reward": {"format_penalty": 0.5},
+        "method": {"name": "epo"},
+        "optim": {"lr": 1e-3},
+        "eval": {"suite": "corridor/test", "tasks": 3},
+        "save": {"every": 1, "trajectories_every": 1},
+    }
+
+
+def without_times(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if not k.startswith(("time/", "perf/"))}
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    text = (folder / "metrics.jsonl").read_text()
+    return [without_times(json.loads(line)) for line in text.splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / "step_000003" / "hf" / "model.safetensors")
+
+
+def assert_the_same_run(left: Path, right: Path) -> None:
+    assert lines(left) == lines(right)
+    ours, theirs = weights(left), weights(right)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for folder in ("trajectories", "eval"):
+        names = [sorted(p.name for p in (run / folder).iterdir()) for run in (left, right)]
+        assert names[0] == names[1]
+    for path in (left / "trajectories").iterdir():
+        assert path.read_bytes() == (right / "trajectories" / path.name).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def unbroken(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    run_training(load([settings(model)]), folder, QUIET, resume=False)
+    return folder
+
+
+def test_a_run_keeps_what_it_measured_and_where_it_got_to(unbroken: Path) -> None:
+    metrics = lines(unbroken)
+    assert [line["step"] for line in metrics] == [1, 2, 3]
+    assert "eval/corridor/test/success_rate" in metrics[-1]
+    assert metrics[0]["rollout/logprob_abs_diff_max"] < 1e-5
+    assert metrics[0]["optim/grad_norm"] > 0
+    assert sorted(p.name for p in (unbroken / "eval").iterdir()) == ["step_000000", "step_000003"]
+    assert len(list((unbroken / "trajectories").iterdir())) == 3
+    assert load([tomllib.loads((unbroken / "config.toml").read_text())]).steps == 3
+
+
+def test_the_same_seed_gives_the_same_run(config: Config, unbroken: Path, tmp_path: Path) -> None:
+    run_training(config, tmp_path / "again", QUIET, resume=False)
+    assert_the_same_run(unbroken, tmp_path / "again")
+
+
+def test_a_run_that_died_between_steps_goes_on_as_if_it_had_not(
+    config: Config, unbroken: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+
+    class Died(Exception):  # noqa: N818 (what happens to a process)
+        pass
+
+    def die(metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == 2:
+            raise Died
+
+    with pytest.raises(Died):
+        run_training(config, folder, Reporter(lambda _: None, die), resume=False)
+    # A line later than the checkpoint, as a run that died before it could save leaves behind.
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 3, "reward/mean": 99}\n')
+    run_training(resumed_config(folder), folder, QUIET, resume=True)
+    assert_the_same_run(unbroken, folder)
+
+
+def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not(
+    model: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    folder, recipe = tmp_path / "killed", tmp_path / "recipe.toml"
+    recipe.write_text(load([settings(model)]).to_toml())
+    command = [sys.executable, "-m", "agentgym", "train"]
+    process = subprocess.Popen(
+        [*command, "--recipe", str(recipe), "--output", str(folder)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoints" / "latest").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if len(lines(folder)) < 3 or not (folder / "checkpoints" / "step_000003").exists():
+        run_training(resumed_config(folder), folder, QUIET, resume=True)
+    assert_the_same_run(unbroken, folder)
+
+
+def test_an_interrupt_finishes_the_step_and_saves_it(config: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "interrupted"
+
+    def interrupt(metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config, folder, Reporter(lambda _: None, interrupt), resume=False)
+    latest = (folder / "checkpoints" / "latest").read_text().strip()
+    assert latest == f"step_{len(lines(folder)):06d}"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(config: Config, unbroken: Path) -> None:
+    before = (unbroken / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="already holds a run"):
+        run_training(config, unbroken, QUIET, resume=False)
+    assert (unbroken / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_that_is_done_is_not_resumed(unbroken: Path) -> None:
+    with pytest.raises(UsageError, match="is done: 3 of 3 steps"):
+        resumed_config(unbroken)
+
+
+def test_a_checkpoint_of_another_method_is_refused(
+    config: Config, unbroken: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(unbroken, folder)
+    other = config.model_copy(update={"method": {"name": "grpo"}, "steps": 9})
+    with pytest.raises(UsageError, match="is of method epo, this run is grpo"):
+        run_training(other, folder, QUIET, resume=True)
+
+
+def test_what_cannot_start_leaves_no_folder_behind(config: Config, tmp_path: Path) -> None:
+    wrong = [
+        {"policy": config.policy.model_copy(update={"model": "no-such-model"})},
+        {"policy": config.policy.model_copy(update={"context": "window(2)"})},
+        {"method": {"name": "eppo"}},
+        {"env": config.env.model_copy(update={"task_types": ("9 rooms",)})},
+        {
+            "policy": config.policy.model_copy(
+                update={"sampling": config.policy.sampling.model_copy(update={"max_context": 9999})}
+            )
+        },
+    ]
+    for change in wrong:
+        with pytest.raises(UsageError):
+            run_training(config.model_copy(update=change), tmp_path / "new", QUIET, resume=False)
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_says_what_would_happen_and_does_nothing(config: Config, tmp_path: Path) -> None:
+    said = dry_run(config, tmp_path / "new", resume=False)
+    assert any("for 3 steps of 6 episodes on 256 tasks" in line for line in said)
+    assert not (tmp_path / "new").exists()
