@@ -1,0 +1,181 @@
+"""A run of behaviour cloning: from a fresh model, or one that is there, to a model folder.
+
+Reads like the training loop, with demonstrations in place of rollouts. The run folder is the same
+too; a run that was ended is gone on with by calling :func:`clone` again.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from agentgym.envs.registry import make_env
+from agentgym.errors import DataError, unknown
+from agentgym.evaluate import tasks_of
+from agentgym.policies.conversation import Script
+from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
+from agentgym.rollout import EnvOptions
+from agentgym.trainers.demonstrations import Demonstrations, Demonstrator, row_of, texts_of
+from agentgym.trainers.optim import OptimOptions
+from agentgym.trainers.run_folder import RunFolder, SaveOptions
+from agentgym.trainers.sft import Cloner, CloningOptions
+from agentgym.trainers.tiny import Shape, fresh_model, save_model, train_tokenizer
+from agentgym.types import EnvSpec, Row
+
+DEMONSTRATORS = {"alfworld": "agentgym.envs.alfworld_demonstrator:Demonstrator"}
+"""Who plays for each environment that has a demonstrator."""
+
+MODEL = "hf"
+STATE = "trainer/state.pt"
+
+
+class CloneOptions(BaseModel):
+    """A run of behaviour cloning, whole.
+
+    Attributes:
+        steps: Optimiser steps.
+        seed: Where the first weights and all draws come from.
+        env: What is demonstrated; never a held-out suite.
+        model: A model folder to begin with; None begins with a fresh model.
+        shape: Of a fresh model.
+        vocabulary: Tokens of a fresh tokenizer, at most.
+        slips: Chances of an action being a slip, of which each episode draws one.
+        max_tokens: Longer demonstrations are left out.
+        sft: How demonstrations are learnt.
+        optim: How weights are updated.
+        save: What is kept on disk.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    steps: int = Field(default=1500, ge=1)
+    seed: int = 0
+    env: EnvOptions
+    model: str | None = None
+    shape: Shape = Shape()
+    vocabulary: int = Field(default=1536, ge=300)
+    slips: tuple[float, ...] = Field(default=(0.0, 0.1, 0.25), min_length=1)
+    max_tokens: int = Field(default=1200, ge=2)
+    sft: CloningOptions = CloningOptions()
+    optim: OptimOptions = OptimOptions()
+    save: SaveOptions = SaveOptions()
+
+
+def clone(
+    options: CloneOptions,
+    run: RunFolder,
+    report: Callable[[dict[str, float]], None],
+    interrupted: Callable[[], bool],
+) -> Path:
+    """Learn a demonstrator's actions; go on where the run folder's last checkpoint stands.
+
+    Only demonstrations that were won are learnt.
+
+    Args:
+        options: What to learn and how.
+        run: Where metrics and checkpoints go.
+        report: Is told the metrics of each step.
+        interrupted: Asked after each step; True saves and ends the run.
+
+    Returns:
+        The folder of the last model.
+
+    Raises:
+        UsageError: The environment has no demonstrator or no such tasks, or the suite is held out.
+        DataError: A checkpoint is broken.
+        KeyboardInterrupt: ``interrupted`` said so; the run is saved.
+    """
+    checkpoint = run.latest_checkpoint()
+    shown, name = demonstrations(options)
+    start = checkpoint[1] / MODEL if checkpoint else options.model and Path(options.model)
+    model, script = _existing(start, name) if start else _fresh(options, shown, name)
+
+    def row(number: int) -> Row | None:
+        demonstration = shown[number]
+        if not demonstration.won:
+            return None
+        found = row_of(demonstration, script)
+        return found if len(found.ids) <= options.max_tokens else None
+
+    def write(folder: Path) -> None:
+        save_model(folder / MODEL, model, script, torch.float32)
+        (folder / "trainer").mkdir()
+        torch.save(cloner.state(), folder / STATE)
+
+    cloner = Cloner(model, options.sft, options.optim, options.steps, row)
+    if checkpoint:
+        cloner.load_state(_read_state(checkpoint[1] / STATE))
+    run.cut(cloner.step)
+    while cloner.step < options.steps:
+        metrics = cloner.take_step()
+        run.append_metrics(metrics)
+        stop = interrupted()
+        if stop or cloner.step % options.save.every == 0 or cloner.step == options.steps:
+            run.save_checkpoint(cloner.step, write, options.save.keep)
+        report(metrics)
+        if stop and cloner.step < options.steps:
+            raise KeyboardInterrupt
+    latest = run.latest_checkpoint()
+    assert latest is not None, "the last step saves"
+    return latest[1] / MODEL
+
+
+def demonstrations(options: CloneOptions) -> tuple[Demonstrations, str]:
+    """Return what is there to learn and the name of its environment.
+
+    Raises:
+        UsageError: The environment has no demonstrator, no task is of the types that were asked
+            for, or the suite is held out.
+    """
+    name = options.env.suite.partition("/")[0]
+    settings: dict[str, object] = {"suite": options.env.suite, **options.env.options}
+    if options.env.max_turns is not None:
+        settings["max_turns"] = options.env.max_turns
+    env = make_env(EnvSpec(name, settings))
+    if name not in DEMONSTRATORS:
+        raise unknown("environment with a demonstrator", name, DEMONSTRATORS)
+    return Demonstrations(
+        env, _demonstrator(name), tasks_of(env, options.env.task_types), options.seed, options.slips
+    ), name
+
+
+def _demonstrator(name: str) -> Callable[..., Demonstrator]:
+    module, _, attribute = DEMONSTRATORS[name].partition(":")
+    made: Callable[..., Demonstrator] = getattr(importlib.import_module(module), attribute)
+    return made
+
+
+def _existing(folder: Path, env: str) -> tuple[PreTrainedModel, Script]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the model {folder}: {error}") from error
+    return model, Script(saved_prompt(folder) or _plain(env), tokenizer)
+
+
+def _fresh(
+    options: CloneOptions, shown: Demonstrations, env: str
+) -> tuple[PreTrainedModel, Script]:
+    """Train a tokenizer on one demonstration of each task, and draw the first weights."""
+    prompt = _plain(env)
+    texts = (text for number in range(len(shown.tasks)) for text in texts_of(shown[number], prompt))
+    tokenizer = train_tokenizer(texts, options.vocabulary)
+    return fresh_model(tokenizer, options.shape, options.seed), Script(prompt, tokenizer)
+
+
+def _plain(env: str) -> Prompt:
+    return load_prompt(env, "plain", "full")
+
+
+def _read_state(path: Path) -> dict[str, object]:
+    try:
+        state: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"cannot read the checkpoint {path}: {error}") from error
+    return state
