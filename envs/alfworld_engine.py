@@ -1,4 +1,4 @@
-"""The native engine of ALFWorld: plays a game file as TextWorld does, a thousand times faster.
+"""The native engine of ALFWorld: plays a game file as TextWorld does, some hundred times faster.
 
 The game file is played, not a fixed idea of the game: actions and goal come from its planning
 domain and problem, every word from its grammar, so older and newer releases of the data play
