@@ -162,8 +162,7 @@ class TextEnv(gymnasium.Env[str, str]):
             UsageError: An unknown option or task.
             EpisodeError: The environment is closed.
         """
-        if self._closed:
-            raise EpisodeError(f"{self.name} is closed; make a new environment")
+        self._refuse_closed()
         super().reset(seed=seed)
         wanted = dict(options or {})
         task = wanted.pop("task", None)
@@ -171,12 +170,16 @@ class TextEnv(gymnasium.Env[str, str]):
             raise unknown("reset option", next(iter(wanted)), ["task"])
         if task is None:
             task = self.suite.tasks[int(self.np_random.integers(len(self.suite.tasks)))]
-        elif not isinstance(task, str) or task not in self._tasks:
-            raise unknown(f"task of suite {self.suite.name}", str(task), self.suite.tasks)
         episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         return self._start(task, episode_seed)
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise EpisodeError(f"{self.name} is closed; make a new environment")
+
     def _start(self, task: str, seed: int) -> tuple[str, dict[str, Any]]:
+        if not isinstance(task, str) or task not in self._tasks:
+            raise unknown(f"task of suite {self.suite.name}", str(task), self.suite.tasks)
         self._over = True  # a begin that fails leaves no half-started episode behind
         observation, info = self.begin(task, seed)
         self._task, self._seed = task, seed
@@ -224,8 +227,10 @@ class TextEnv(gymnasium.Env[str, str]):
         """Bring an episode back by its seed and actions; return the last observation and info.
 
         Raises:
-            UsageError: The snapshot is of another suite.
+            UsageError: The snapshot is of another suite, or of a task that the suite has not.
+            EpisodeError: The environment is closed, or the episode had already ended.
         """
+        self._refuse_closed()
         if snapshot.suite != self.suite.name:
             raise UsageError(
                 f"the snapshot is of suite {snapshot.suite}, this environment plays"
