@@ -20,10 +20,12 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
+from agentgym.envs.alfworld_actions import Action, Domain, Problem
 from agentgym.envs.alfworld_files import GameFiles
-from agentgym.envs.alfworld_grammar import Grammar, Scene, Wording, read_grammar, read_phrase
+from agentgym.envs.alfworld_grammar import read_grammar, read_phrase
 from agentgym.envs.alfworld_logic import Arguments, Facts, Literal
-from agentgym.envs.alfworld_pddl import Action, Domain, Problem, read_domain, read_problem
+from agentgym.envs.alfworld_pddl import read_domain, read_problem
+from agentgym.envs.alfworld_phrases import Grammar, Scene, Wording
 from agentgym.errors import DataError
 
 NOTHING_HAPPENS = "Nothing happens."

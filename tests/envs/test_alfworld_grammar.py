@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agentgym.envs.alfworld_grammar import Grammar, Scene, read_grammar, read_phrase
+from agentgym.envs.alfworld_grammar import read_grammar, read_phrase
 from agentgym.envs.alfworld_logic import Facts
+from agentgym.envs.alfworld_phrases import Grammar, Scene
 from agentgym.errors import DataError
 
 FACTS = {
