@@ -93,6 +93,10 @@ class Engine:
             self.goal = task_sentence(self.reset())
         except DataError as error:
             raise DataError(f"the game {files.name} cannot be played: {error}") from error
+        except RecursionError as error:
+            raise DataError(
+                f"the game {files.name} cannot be played: its rules refer to each other for ever"
+            ) from error
 
     def reset(self) -> str:
         """Start the game over and return its opening text."""
@@ -206,13 +210,14 @@ def _read(files: GameFiles) -> tuple[Domain, Problem, Grammar]:
 
 def _commands(domain: Domain, grammar: Grammar) -> dict[str, _Command]:
     commands = {}
+    changing = domain.fluents | {f"not_{predicate}" for predicate in domain.fluents}
     for action in domain.actions:
         wording = grammar.actions.get(action.name)
         if wording is None:
             raise DataError(f"its grammar has no words for the domain's action {action.name}")
         asked = wording.template.predicates(grammar)
         wording.feedback.predicates(grammar)  # finds references to rules that do not exist
-        commands[action.name] = _Command(action, wording, asked, not asked & domain.fluents)
+        commands[action.name] = _Command(action, wording, asked, not asked & changing)
     return commands
 
 

@@ -188,6 +188,22 @@ def test_wording_is_the_game_files_own(quirks: Quirks) -> None:
     assert play(engine, "inventory") == "Empty hands."
 
 
+def test_a_command_whose_words_depend_on_what_holds_changes_with_it(quirks: Quirks) -> None:
+    grammar = (
+        quirks()
+        .game["grammar"]
+        .replace(
+            'template :: "examine {r}"',
+            "template :: \"examine {r}{' again' | not_opened(r:receptacle)}\"",
+        )
+    )
+    engine = Engine(quirks(grammar=grammar))
+    play(engine, "go to cabinet 1", "open cabinet 1")
+    assert "examine cabinet 1" in engine.admissible
+    engine.step("close cabinet 1")
+    assert "examine cabinet 1 again" in engine.admissible
+
+
 def test_the_first_of_a_class_by_identifier_has_the_highest_number() -> None:
     ids = ["cup_bar_b", "cup_bar_a", "sink_bar_a", "sink_bar_a_bar_sinkbasin", "agent1"]
     assert entity_names(ids) == {
@@ -228,6 +244,7 @@ def test_a_task_is_what_follows_your_task_is_to() -> None:
         ("grammar", lambda text: text.replace(':: "#carried#"', ':: "#load#"'), "no rule 'load'"),
         ("grammar", lambda text: text.replace('"rhs"', '"lhs"'), "rules are broken"),
         ("grammar", lambda text: text.replace("#task#", "#chore#"), "no rule 'chore'"),
+        ("grammar", lambda text: text.replace("#contents#", "#receptacle#"), "each other for ever"),
         ("grammar", lambda text: text.replace("{r.name}", "{r.open()}"), "not supported"),
         ("grammar", lambda text: text.replace("{r.name}", "{r.shape}"), "r.shape"),
         ("grammar", lambda text: text.replace("holds(a:agent", "holds a:agent"), "no question"),
