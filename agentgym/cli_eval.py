@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +11,12 @@ import typer
 
 from agentgym.cli_common import EnvName, EnvOptions, MaxTurns, SuiteName, env_spec
 from agentgym.console import progress, say, say_table
+from agentgym.errors import UsageError
 
 if TYPE_CHECKING:
     from agentgym.episodes import Rate, Summary
-    from agentgym.evaluate import Evaluation
+    from agentgym.evaluate import EvalOptions, Evaluation
+    from agentgym.types import EnvSpec
 
 SHOWN_ERRORS = 5
 
@@ -20,7 +24,14 @@ SHOWN_ERRORS = 5
 def eval_(
     suite: SuiteName = None,
     env: EnvName = None,
-    policy: Annotated[str, typer.Option("--policy", help="expert or random.")] = "random",
+    policy: Annotated[str | None, typer.Option("--policy", help="expert or random.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="Hugging Face folder or hub id, or a bundled model."),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, help="Of a model; 0 is greedy.")
+    ] = 0.4,
     tasks: Annotated[
         int | None, typer.Option("-n", "--tasks", min=1, help="Only the first tasks of the suite.")
     ] = None,
@@ -36,19 +47,42 @@ def eval_(
     option: EnvOptions = None,
 ) -> None:
     """Run a policy over a suite, every task exactly once a sample."""
-    from agentgym.evaluate import EvalOptions, evaluate, refuse_results, write_results
-    from agentgym.policies.scripted import make_scripted
+    from agentgym.evaluate import EvalOptions, refuse_results, write_results
 
+    if (policy is None) == (model is None):
+        raise UsageError("say who plays: --policy expert or random, or --model NAME")
     spec = env_spec(env, suite, option or (), max_turns)
-    make_scripted(policy)  # an unknown name is said before anything is made
+    play = _scripted(policy) if policy is not None else _modelled(str(model), spec, temperature)
     if output is not None:
         refuse_results(output)
-    options = EvalOptions(tasks, samples, seed, workers)
-    with progress("episodes") as started:
-        evaluation = evaluate(spec, lambda: make_scripted(policy), options, started)
+    evaluation = play(spec, EvalOptions(tasks, samples, seed, workers))
     show(evaluation)
     if output is not None:
         say(f"written: {write_results(evaluation, output)}")
+
+
+def _scripted(name: str) -> Callable[[EnvSpec, EvalOptions], Evaluation]:
+    from agentgym.evaluate import evaluate
+    from agentgym.policies.scripted import make_scripted
+
+    make_scripted(name)  # an unknown name is said before anything is made
+
+    def play(spec: EnvSpec, options: EvalOptions) -> Evaluation:
+        with progress("episodes") as started:
+            return evaluate(spec, lambda: make_scripted(name), options, started)
+
+    return play
+
+
+def _modelled(
+    name: str, spec: EnvSpec, temperature: float
+) -> Callable[[EnvSpec, EvalOptions], Evaluation]:
+    from agentgym.evaluate import evaluate_model
+    from agentgym.models import open_model
+
+    model = open_model(name, spec.name)
+    sampling = model.sampling.model_copy(update={"temperature": temperature})
+    return lambda spec, options: evaluate_model(spec, replace(model, sampling=sampling), options)
 
 
 def show(evaluation: Evaluation) -> None:

@@ -32,10 +32,10 @@ from agentgym.evaluate import (
     tasks_of,
     write_results,
 )
+from agentgym.models import check_context, prompt_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy
-from agentgym.policies.prompt import Prompt, load_prompt
 from agentgym.trainers.checkpoint import MODEL, load_trainer_state
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Parts, Plan, train
@@ -140,8 +140,11 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         policy.model, config.optim, config.steps, method.needs, config.seed, reference
     )
     done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
-    _check_context(config, policy)
-    script = Script(prompt_of(config, policy), policy.tokenizer)
+    check_context(config.policy.model, policy, config.policy.sampling)
+    asked = config.policy
+    env = env_of_suite(config.env.suite)
+    prompt = prompt_of(asked.model, policy.prompt, env, asked.template, asked.context)
+    script = Script(prompt, policy.tokenizer)
     model = Model(config.policy.model, policy, script, config.policy.sampling)
     tasks = _tasks(config)
     run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), _about())
@@ -187,23 +190,6 @@ def _about() -> dict[str, object]:
     }
 
 
-def prompt_of(config: Config, policy: HFPolicy) -> Prompt:
-    """Return the prompt that the model was trained with, or the environment's own.
-
-    Raises:
-        UsageError: The model was trained in another context than the run wants.
-    """
-    if policy.prompt is None:
-        env = env_of_suite(config.env.suite)
-        return load_prompt(env, config.policy.template, config.policy.context)
-    if str(policy.prompt.context) != config.policy.context:
-        raise UsageError(
-            f"the model {config.policy.model} was trained with context {policy.prompt.context},"
-            f" the run wants {config.policy.context}; set policy.context={policy.prompt.context}"
-        )
-    return policy.prompt
-
-
 def _reference(config: Config, method: Chain) -> nn.Module | None:
     """Return the model that the run began with, where divergences are measured from it."""
     if Need.REFERENCE not in method.needs:
@@ -234,15 +220,6 @@ def _measure(run: RunFolder, config: Config, model: Model, step: int) -> dict[st
     write_results(evaluation, run.eval_folder(step))
     name, summary = f"eval/{config.eval.suite}", evaluation.summary
     return {f"{name}/success_rate": summary.success.value, f"{name}/score": summary.score}
-
-
-def _check_context(config: Config, policy: HFPolicy) -> None:
-    wanted = config.policy.sampling.max_context
-    if wanted > policy.max_context:
-        raise UsageError(
-            f"policy.max_context is {wanted} tokens, the model {config.policy.model} reads"
-            f" {policy.max_context}; set policy.max_context={policy.max_context}"
-        )
 
 
 @contextmanager
