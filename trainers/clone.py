@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,12 @@ DEMONSTRATORS = {"alfworld": "agentgym.envs.alfworld_demonstrator:Demonstrator"}
 
 MODEL = "hf"
 STATE = "trainer/state.pt"
+
+
+class _Parts(NamedTuple):
+    model: PreTrainedModel
+    tokenizer: Any
+    prompt: Prompt
 
 
 class CloneOptions(BaseModel):
@@ -93,7 +100,8 @@ def clone(
     checkpoint = run.latest_checkpoint()
     shown, name = demonstrations(options)
     start = checkpoint[1] / MODEL if checkpoint else options.model and Path(options.model)
-    model, script = _existing(start, name) if start else _fresh(options, shown, name)
+    parts = _existing(start, name) if start else _fresh(options, shown, name)
+    script = Script(parts.prompt, parts.tokenizer)
 
     def row(number: int) -> Row | None:
         demonstration = shown[number]
@@ -103,11 +111,11 @@ def clone(
         return found if len(found.ids) <= options.max_tokens else None
 
     def write(folder: Path) -> None:
-        save_model(folder / MODEL, model, script, torch.float32)
+        save_model(folder / MODEL, *parts, dtype=torch.float32)
         (folder / "trainer").mkdir()
         torch.save(cloner.state(), folder / STATE)
 
-    cloner = Cloner(model, options.sft, options.optim, options.steps, row)
+    cloner = Cloner(parts.model, options.sft, options.optim, options.steps, row)
     if checkpoint:
         cloner.load_state(_read_state(checkpoint[1] / STATE))
     run.cut(cloner.step)
@@ -150,23 +158,21 @@ def _demonstrator(name: str) -> Callable[..., Demonstrator]:
     return made
 
 
-def _existing(folder: Path, env: str) -> tuple[PreTrainedModel, Script]:
+def _existing(folder: Path, env: str) -> _Parts:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the model {folder}: {error}") from error
-    return model, Script(saved_prompt(folder) or _plain(env), tokenizer)
+    return _Parts(model, tokenizer, saved_prompt(folder) or _plain(env))
 
 
-def _fresh(
-    options: CloneOptions, shown: Demonstrations, env: str
-) -> tuple[PreTrainedModel, Script]:
+def _fresh(options: CloneOptions, shown: Demonstrations, env: str) -> _Parts:
     """Train a tokenizer on one demonstration of each task, and draw the first weights."""
     prompt = _plain(env)
     texts = (text for number in range(len(shown.tasks)) for text in texts_of(shown[number], prompt))
     tokenizer = train_tokenizer(texts, options.vocabulary)
-    return fresh_model(tokenizer, options.shape, options.seed), Script(prompt, tokenizer)
+    return _Parts(fresh_model(tokenizer, options.shape, options.seed), tokenizer, prompt)
 
 
 def _plain(env: str) -> Prompt:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,9 +67,11 @@ class Cloner:
     step: int = 0
     number: int = 0  # of the next row
     tokens: int = 0  # learnt so far
-    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
+    _head: Any = field(init=False)
 
     def __post_init__(self) -> None:
+        self._head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.optimizers = build_optimizers(self.model, self.optim)
 
     def take_step(self) -> dict[str, float]:
@@ -123,11 +126,11 @@ class Cloner:
         action_BT, other_BT = part.action_BT[:, 1:], part.other_BT[:, 1:]
         learnt_BT = action_BT | other_BT if other_weight else action_BT
         targets = part.ids_BT[:, 1:][learnt_BT]
-        logits = self.model.get_output_embeddings()(hidden_BTH[learnt_BT].float())
+        logits = self._head(hidden_BTH[learnt_BT].float())
         losses = cross_entropy(logits, targets, reduction="none")
         is_action = action_BT[learnt_BT]
         weights = torch.where(is_action, action_weight, other_weight)
-        (losses * weights).sum().backward()
+        (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             right = logits.argmax(-1) == targets
             sums = (losses[is_action].sum(), right[is_action].sum(), losses[~is_action].sum())

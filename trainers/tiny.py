@@ -17,10 +17,17 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers import Regex as TokenizerRegex
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from torch import nn
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from agentgym.errors import UsageError
-from agentgym.policies.conversation import Script
+from agentgym.policies.prompt import Prompt
 
 END = "<|end|>"
 PAD = "<|pad|>"
@@ -98,13 +105,14 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    made: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+    return made
 
 
 def fresh_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> LlamaForCausalLM:
@@ -124,8 +132,8 @@ def fresh_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> 
         max_position_embeddings=shape.context,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.get_vocab()[PAD],
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,17 +141,24 @@ def fresh_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> 
 
 
 def save_model(
-    folder: Path, model: PreTrainedModel, script: Script, dtype: torch.dtype = torch.bfloat16
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Write a plain Hugging Face folder with weights, tokenizer and the prompt.
 
     Args:
         folder: Is made if need be.
         model: Stays as it is, whatever ``dtype`` is.
-        script: The prompt that the model was trained with, and its tokenizer.
+        tokenizer: The model's.
+        prompt: What the model was trained with.
         dtype: Of the weights on disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(dtype).save_pretrained(folder)
-    script.chat.tokenizer.save_pretrained(folder)
-    script.prompt.save(folder)
+    saved = copy.deepcopy(model)
+    nn.Module.to(saved, dtype)  # in place; the model's own method has no type
+    saved.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    prompt.save(folder)
