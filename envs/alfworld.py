@@ -120,6 +120,13 @@ class ALFWorldEnv(TextEnv):
         self._read = partial(_read_below, folder)
         return tasks
 
+    def task_type(self, task: str) -> str:
+        """Return the type of a task: generated and published ids begin with it."""
+        kind = task.partition("-")[0]
+        if kind in TASK_TYPES and self.suite.name != f"{self.name}/{_FOLDER}":
+            return kind
+        return str(self._read(task).trajectory["task_type"])
+
     def begin(self, task: str, seed: int) -> tuple[str, Info]:
         """Start a game. The task alone decides everything: the seed changes nothing."""
         if task != self._loaded:
@@ -137,14 +144,6 @@ class ALFWorldEnv(TextEnv):
             self._native.step(action)
         won = self._engine.won
         return Outcome(observation, float(won), won, self._info(observation, admissible))
-
-    def task_type(self, task: str) -> str:
-        """Return the type, which official and generated ids begin with."""
-        for part in task.split("/"):
-            kind = part.partition("-")[0]
-            if kind in TASK_TYPES:
-                return kind
-        return str(self._read(task).trajectory["task_type"])
 
     def expert(self) -> str | None:
         """Return the first command of a shortest plan; None when the game is won."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from agentgym.envs.alfworld import ALFWorldEnv
 from agentgym.envs.alfworld_files import GAME_FILE, GameFiles, write_game
 from agentgym.envs.alfworld_generate import generate, task_ids
+from agentgym.envs.check import check_env
 from agentgym.errors import DataError, UsageError
 
 Quirks = Callable[..., GameFiles]
@@ -103,6 +105,20 @@ def test_generated_suites_are_those_of_the_generator_and_not_official() -> None:
     assert not env.suite.official
     assert env.suite.held_out
     assert not ALFWorldEnv().suite.held_out
+
+
+def test_the_type_of_a_task_is_known_before_it_starts(tmp_path: Path, quirks: Quirks) -> None:
+    env = ALFWorldEnv("alfworld/gen-unseen")
+    for task in env.suite.tasks[:6]:
+        assert env.task_type(task) == env.reset(options={"task": task})[1]["task_type"]
+    write_game(quirks(), tmp_path / "look_at_obj_in_light-misleading")
+    own = ALFWorldEnv("alfworld/folder", data=str(tmp_path))
+    assert own.task_type("look_at_obj_in_light-misleading") == "pick_two_obj_and_place"
+
+
+def test_every_environment_check_is_passed() -> None:
+    findings = check_env(partial(ALFWorldEnv, "alfworld/gen-unseen"))
+    assert [finding for finding in findings if not finding.passed] == []
 
 
 def test_unknown_suites_and_engines_are_refused_with_the_nearest() -> None:

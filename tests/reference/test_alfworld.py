@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from agentgym.envs.alfworld_files import write_game
+from agentgym.envs.alfworld_generate import make_game
+from agentgym.envs.alfworld_tasks import TASK_TYPES, scenes_for
+
 pytestmark = pytest.mark.reference
 
 WALK = Path(__file__).with_name("alfworld_walk.py")
@@ -35,6 +39,26 @@ def alfworld_logic(version: str, folder: Path) -> Path:
             for name in ("alfred.pddl", "alfred.twl2"):
                 archive.extract(f"alfworld/data/{name}", folder)
     return logic
+
+
+CHECK = """
+import sys
+from agentgym.envs.alfworld import ALFWorldEnv
+from agentgym.envs.check import check_env
+found = check_env(lambda: ALFWorldEnv("alfworld/folder", data=sys.argv[1], engine="textworld"))
+assert len(found) > 10
+sys.exit("\\n".join(f"{one.check}: {one.detail}" for one in found if not one.passed) or 0)
+"""
+
+
+def test_the_textworld_engine_passes_every_environment_check(tmp_path: Path) -> None:
+    for task_type in TASK_TYPES:
+        scene = scenes_for(task_type)[0]
+        game = make_game("check", task_type, scene, max_receptacles=6, max_objects=6)
+        write_game(game, tmp_path / task_type)
+    command = [sys.executable, "-c", CHECK, str(tmp_path)]  # a process of its own
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module", params=GRAMMARS)
