@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,17 +39,13 @@ def play(
         note = unpublished_note(environment.suite)
         if note:
             say(f"note: {note}")
-        session = Session(environment, say)
+        person = sys.stdin.isatty() and sys.stdout.isatty()
+        session = Session(environment, say, list_actions=person)
+        if person:
+            say(":help lists the commands; Tab completes")
+            _complete_by_tab(session)
         session.start(task, seed)
-        play_lines(session, _reader(session))
-
-
-def _reader(session: Session) -> Callable[[str], str | None]:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return _read_script
-    say(":help lists the commands; Tab completes")
-    _complete_by_tab(session)
-    return _ask
+        play_lines(session, _ask if person else _read_script)
 
 
 def _ask(prompt: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,15 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
+
+
+def in_columns(cells: Sequence[str]) -> str:
+    """Return short texts in as many columns as fit the terminal, read downwards."""
+    width = max(map(len, cells), default=0) + 2
+    across = max(1, shutil.get_terminal_size().columns // width)
+    down = -(-len(cells) // across)
+    lines = [cells[row::down] for row in range(down)]
+    return "\n".join("".join(cell.ljust(width) for cell in line).rstrip() for line in lines)
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from agentgym.console import in_columns
 from agentgym.envs.base import TextEnv
 from agentgym.errors import UsageError, unknown
 
-LISTED = 60  # admissible actions shown at once, at most
 OVER = "the episode is over; :undo, :reset or :quit"
 
 HELP = """\
@@ -128,10 +128,7 @@ class Session:
         if actions is None:
             self.say("the episode is over" if self.over else "this environment lists no actions")
             return
-        lines = [f"  {number:3} {action}" for number, action in enumerate(actions[:LISTED], 1)]
-        if len(actions) > LISTED:
-            lines.append(f"      … and {len(actions) - LISTED} more")
-        self.say("\n".join(lines))
+        self.say(in_columns([f"{number:4} {action}" for number, action in enumerate(actions, 1)]))
 
     def _show_end(self, reward: float, truncated: bool) -> None:
         turns = len(self.env.snapshot().actions)

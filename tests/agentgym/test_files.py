@@ -1,0 +1,75 @@
+"""Files are written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agentgym.errors import DataError
+from agentgym.files import make_folder, write_atomic
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "text", "ä\r\n")
+    write_atomic(tmp_path / "bytes", b"\x00\xff")
+    assert (tmp_path / "text").read_bytes() == b"\xc3\xa4\r\n"
+    assert (tmp_path / "bytes").read_bytes() == b"\x00\xff"
+
+
+def test_what_was_there_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+    write_atomic(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*(os, "fsync", full) if fails == "fsync" else (Path, "replace", full))
+    with pytest.raises(DataError, match=r"cannot write .*file: No space left on device"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_is_on_the_disk_before_the_name_points_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("sync"), sync(handle)))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1]
+    )
+    write_atomic(tmp_path / "file", "x")
+    assert calls[:2] == ["sync", "rename"]
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("x")
+    write_atomic(tmp_path / "atomic", "x")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_path_below_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match=r"cannot write .*file/inner: Not a directory"):
+        write_atomic(tmp_path / "file" / "inner", "x")
+    with pytest.raises(DataError, match=r"cannot write into the folder .*file/inner"):
+        make_folder(tmp_path / "file" / "inner")
+
+
+def test_a_folder_is_made_with_its_parents_and_may_be_there_already(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    assert make_folder(folder) == folder
+    assert make_folder(folder).is_dir()
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,67 @@
+"""Random, expert and replay policies."""
+
+from collections import Counter
+
+import pytest
+
+from agentgym.errors import EnvFault, EpisodeError, UsageError
+from agentgym.policies.scripted import ExpertPolicy, RandomPolicy, ReplayPolicy, make_scripted
+from agentgym.types import View
+
+
+def view(
+    turn: int = 0, actions: tuple[str, ...] | None = ("a", "b", "c"), expert: str | None = None
+) -> View:
+    return View("observation", "goal", turn, actions, expert)
+
+
+def drawn(task: str, seed: int, turns: range) -> list[str]:
+    policy = RandomPolicy()
+    policy.begin(task, seed)
+    return [policy.act(view(turn)) for turn in turns]
+
+
+def test_random_actions_are_a_function_of_task_seed_and_turn() -> None:
+    assert drawn("t", 1, range(40)) == drawn("t", 1, range(40))
+    assert drawn("t", 1, range(20, 40)) == drawn("t", 1, range(40))[20:]
+    assert drawn("t", 1, range(40)) != drawn("t", 2, range(40))
+    assert drawn("t", 1, range(40)) != drawn("u", 1, range(40))
+
+
+def test_random_actions_are_uniform_over_the_admissible_ones() -> None:
+    counts = Counter(drawn("t", 0, range(3000)))
+    # binomial(3000, 1/3): mean 1000, standard deviation 25.8; four of them are 103
+    assert set(counts) == {"a", "b", "c"}
+    assert all(abs(count - 1000) < 103 for count in counts.values())
+
+
+@pytest.mark.parametrize("actions", [None, ()])
+def test_the_random_policy_wants_admissible_actions(actions: tuple[str, ...] | None) -> None:
+    with pytest.raises(UsageError, match="named none"):
+        RandomPolicy().act(view(actions=actions))
+
+
+def test_the_expert_policy_declares_its_need_and_does_what_the_expert_says() -> None:
+    assert ExpertPolicy().needs_expert
+    assert ExpertPolicy().act(view(expert="b")) == "b"
+
+
+def test_an_expert_that_knows_no_action_is_a_fault_of_the_environment() -> None:
+    with pytest.raises(EnvFault, match="knows no action at turn 3"):
+        ExpertPolicy().act(view(turn=2))
+
+
+def test_a_replay_takes_its_actions_in_order_in_every_episode() -> None:
+    policy = ReplayPolicy(["x", "y"])
+    for task in ("t", "u"):
+        policy.begin(task, 0)
+        assert [policy.act(view(turn)) for turn in range(2)] == ["x", "y"]
+    with pytest.raises(EpisodeError, match="2 actions and the episode wants another"):
+        policy.act(view(2))
+
+
+def test_scripted_policies_are_found_by_name() -> None:
+    assert make_scripted("expert").name == "expert"
+    assert make_scripted("random").name == "random"
+    with pytest.raises(UsageError, match="unknown policy 'expret'; did you mean expert"):
+        make_scripted("expret")
