@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym.cli_common import EnvOptions, parse_options
+from agentgym.cli_common import EnvOptions, SuiteName, env_spec, parse_options
 from agentgym.console import say, say_table
-from agentgym.errors import DataError, UsageError
+from agentgym.errors import AgentGymError, DataError, UsageError
 
 if TYPE_CHECKING:
     from agentgym.envs.base import TextEnv
@@ -96,6 +96,28 @@ def _options(kind: type[TextEnv]) -> list[str]:
         for parameter in signature(kind).parameters.values()
         if parameter.name not in ("suite", "max_turns")
     ]
+
+
+@app.command("check", epilog="Example: agentgym envs check alfworld --suite alfworld/gen-unseen")
+def check(
+    name: Name,
+    suite: SuiteName = None,
+    tasks: Annotated[int, typer.Option("-n", "--tasks", min=1, help="Tasks to play.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Chooses tasks and actions.")] = 0,
+    option: EnvOptions = None,
+) -> None:
+    """Check that an environment keeps the contract; exit 1 if it does not."""
+    from agentgym.envs.check import check_env
+    from agentgym.envs.registry import make_env
+
+    spec = env_spec(name, suite, option or ())
+    findings = check_env(lambda: make_env(spec), tasks, seed)
+    rows = [(one.check, "ok" if one.passed else "FAILED", one.detail) for one in findings]
+    say_table(("check", "result", "what it did instead"), rows)
+    failed = sum(not one.passed for one in findings)
+    if failed:
+        raise AgentGymError(f"{name} fails {failed} of {len(findings)} checks")
+    say(f"{name} passes all {len(findings)} checks")
 
 
 @app.command("export", epilog="Example: agentgym envs export alfworld --out games -n 12")

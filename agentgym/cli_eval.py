@@ -15,7 +15,7 @@ from agentgym.errors import UsageError
 
 if TYPE_CHECKING:
     from agentgym.episodes import Rate, Summary
-    from agentgym.evaluate import EvalOptions, Evaluation
+    from agentgym.evaluate import EvalOptions, EvalProtocol, Evaluation
     from agentgym.types import EnvSpec
 
 SHOWN_ERRORS = 5
@@ -97,7 +97,7 @@ def show(evaluation: Evaluation) -> None:
     if len(summary.by_type) > 1:
         rates = [*summary.by_type.items(), *rates]
     say_table(("task type", "tasks", "won", "success", "95% interval"), [_row(*r) for r in rates])
-    say(_figures(summary, protocol.samples))
+    say(_figures(protocol, summary))
     _show_errors(evaluation)
     if not protocol.held_out:
         say(f"note: {protocol.suite} is not held out; agents may have been trained on it")
@@ -115,14 +115,17 @@ def _row(kind: str, rate: Rate) -> tuple[str, ...]:
     )
 
 
-def _figures(summary: Summary, samples: int) -> str:
-    figures = [f"score {summary.score:.3f}", f"turns {summary.turns:.1f}"]
+def _figures(protocol: EvalProtocol, summary: Summary) -> str:
+    figures = {"score": summary.score, "turns": summary.turns}
+    if summary.parsed_rate is not None and protocol.sampling is not None:
+        figures["parsed"] = summary.parsed_rate  # a policy that acts on text always parses
     if summary.admissible_rate is not None:
-        figures.append(f"admissible {summary.admissible_rate:.3f}")
-    if samples > 1:
-        figures.append(f"pass@{samples} {summary.solved_once:.3f}")
+        figures["admissible"] = summary.admissible_rate
+    if protocol.samples > 1:
+        figures[f"pass@{protocol.samples}"] = summary.solved_once
+    means = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
     stops = ", ".join(f"{stop} {count}" for stop, count in summary.stops.items())
-    return f"{', '.join(figures)}; ended by: {stops}"
+    return f"{means}; ended by: {stops}"
 
 
 def _show_errors(evaluation: Evaluation) -> None:

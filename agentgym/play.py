@@ -100,9 +100,9 @@ class Session:
         return None if self.over else self._info.get("admissible_actions")
 
     def _numbered(self, line: str) -> str:
-        actions = self._actions() or ()
-        if not line.isdecimal() or line in actions:
-            return line
+        actions = self._actions()
+        if not actions or not line.isdecimal() or line in actions:
+            return line  # where nothing is listed, a number is an action like any other
         if not 1 <= int(line) <= len(actions):
             raise UsageError(f"there is no action {line}; :actions lists {len(actions)}")
         return actions[int(line) - 1]
@@ -134,7 +134,7 @@ class Session:
         turns = len(self.env.snapshot().actions)
         why = "out of turns" if truncated else "won" if self._info["won"] else "lost"
         score = self._info["score"]
-        self.say(f"{why} after {turns} turns, score {score:g}, last reward {reward:g}")
+        self.say(f"{why}: turns {turns}, score {score:g}, last reward {reward:g}")
 
     def _show_history(self) -> None:
         actions = self.env.snapshot().actions

@@ -1,0 +1,65 @@
+"""What the commands write, in a pipe and in a terminal."""
+
+import io
+import sys
+
+import pytest
+
+from agentgym.console import in_columns, plain_table, progress, say, say_table, warn
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[31mred\x07\r\x9b2J\tb\nc ä")
+    warn("\x1b]0;title\x07")
+    out, err = capsys.readouterr()
+    assert out == "a\\x1b[31mred\\x07\\x0d\\x9b2J\tb\nc ä\n"
+    assert err == "\\x1b]0;title\\x07\n"
+
+
+def test_a_table_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    say_table(("name", "n"), [("a", "1"), ("long name", "22")])
+    assert capsys.readouterr().out == "name       n\na          1\nlong name  22\n"
+
+
+def test_a_table_without_rows_is_its_header() -> None:
+    assert plain_table(("name", "n"), []) == ["name  n"]
+
+
+def test_a_table_in_a_terminal_is_drawn_and_takes_brackets_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "60")
+    say_table(("name", "n"), [("[red]a[/red]", "\x1b[2J")])
+    assert "[red]a[/red]" in terminal.getvalue()
+    assert "\\x1b[2J" in terminal.getvalue()
+    assert "─" in terminal.getvalue()
+
+
+def test_columns_are_read_downwards_and_fit_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "11")
+    assert in_columns(["aaa", "b", "c", "d", "e"]) == "aaa  d\nb    e\nc"
+    monkeypatch.setenv("COLUMNS", "3")
+    assert in_columns(["aaa", "b"]) == "aaa\nb"
+    assert in_columns([]) == ""
+
+
+def test_progress_is_a_bar_in_a_terminal_and_nothing_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("games") as told:
+        told(1, 2)
+    assert capsys.readouterr() == ("", "")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("games") as told:
+        told(1, 2)
+    assert "games" in terminal.getvalue()
+    assert "50%" in terminal.getvalue()
