@@ -19,7 +19,7 @@ from agentgym.types import Info, Snapshot, Suite
 
 
 class TextSpace(spaces.Space[str]):
-    """Every string. (Gymnasium's own ``Text`` has a length limit and rejects spaces.)"""
+    """Every string; Gymnasium's own ``Text`` has a length limit and rejects spaces."""
 
     def __init__(self) -> None:
         super().__init__(shape=None, dtype=None)
@@ -177,7 +177,7 @@ class TextEnv(gymnasium.Env[str, str]):
         if self._closed:
             raise EpisodeError(f"{self.name} is closed; make a new environment")
 
-    def _start(self, task: str, seed: int) -> tuple[str, dict[str, Any]]:
+    def _start(self, task: object, seed: int) -> tuple[str, dict[str, Any]]:
         if not isinstance(task, str) or task not in self._tasks:
             raise unknown(f"task of suite {self.suite.name}", str(task), self.suite.tasks)
         self._over = True  # a begin that fails leaves no half-started episode behind

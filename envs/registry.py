@@ -12,6 +12,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from inspect import signature
 
+import gymnasium
+
 from agentgym.envs.base import TextEnv
 from agentgym.errors import DataError, UsageError, unknown
 from agentgym.types import EnvSpec
@@ -22,6 +24,22 @@ BUILT_IN: Mapping[str, str] = {
     "alfworld": "agentgym.envs.alfworld:ALFWorldEnv",
     "corridor": "agentgym.envs.corridor:CorridorEnv",
 }
+
+
+def register_with_gymnasium() -> None:
+    """Register every environment, so that ``gymnasium.make("agentgym/ALFWorld-v0")`` works.
+
+    An id is the class's name without ``Env``. Nothing is imported before it is made. Gymnasium
+    adds no wrappers: the contract itself refuses a step out of turn and truncates, and the
+    conformance suite has checked what the passive checker would look at in every step.
+    """
+    for path in _paths().values():
+        title = path.partition(":")[2].removesuffix("Env")
+        env_id = f"agentgym/{title}-v0"
+        if title and env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id, entry_point=path, order_enforce=False, disable_env_checker=True
+            )
 
 
 @cache
