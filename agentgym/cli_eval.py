@@ -116,16 +116,16 @@ def _row(kind: str, rate: Rate) -> tuple[str, ...]:
 
 
 def _figures(protocol: EvalProtocol, summary: Summary) -> str:
-    figures = {"score": summary.score, "turns": summary.turns}
+    figures = [f"score {summary.score:.3f}", f"turns {summary.turns:.1f}"]
     if summary.parsed_rate is not None and protocol.sampling is not None:
-        figures["parsed"] = summary.parsed_rate  # a policy that acts on text always parses
+        # A policy that acts on text always parses.
+        figures.append(f"parsed {summary.parsed_rate:.3f}")
     if summary.admissible_rate is not None:
-        figures["admissible"] = summary.admissible_rate
+        figures.append(f"admissible {summary.admissible_rate:.3f}")
     if protocol.samples > 1:
-        figures[f"pass@{protocol.samples}"] = summary.solved_once
-    means = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        figures.append(f"pass@{protocol.samples} {summary.solved_once:.3f}")
     stops = ", ".join(f"{stop} {count}" for stop, count in summary.stops.items())
-    return f"{means}; ended by: {stops}"
+    return f"{', '.join(figures)}; ended by: {stops}"
 
 
 def _show_errors(evaluation: Evaluation) -> None:

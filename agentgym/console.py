@@ -64,8 +64,8 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)  # a name stays whole
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets are no markup
     Console(file=sys.stdout).print(table)
