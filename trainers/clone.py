@@ -21,7 +21,7 @@ from agentgym.evaluate import tasks_of
 from agentgym.policies.conversation import Script
 from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
 from agentgym.rollout import EnvOptions
-from agentgym.trainers.demonstrations import Demonstrations, Demonstrator, row_of, texts_of
+from agentgym.trainers.demonstrations import Demonstrations, Player, row_of, texts_of
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.sft import Cloner, CloningOptions
@@ -152,9 +152,9 @@ def demonstrations(options: CloneOptions) -> tuple[Demonstrations, str]:
     ), name
 
 
-def _demonstrator(name: str) -> Callable[..., Demonstrator]:
+def _demonstrator(name: str) -> Callable[..., Player]:
     module, _, attribute = DEMONSTRATORS[name].partition(":")
-    made: Callable[..., Demonstrator] = getattr(importlib.import_module(module), attribute)
+    made: Callable[..., Player] = getattr(importlib.import_module(module), attribute)
     return made
 
 

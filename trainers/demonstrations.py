@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 from agentgym.envs.base import TextEnv
@@ -26,7 +27,7 @@ KNOWN_SLIPS = 1 / 3
 """The share of slips that the environment knows: a detour, not a mistake."""
 
 
-class Demonstrator(Protocol):
+class Player(Protocol):
     """Plays one episode, knowing no more than a policy could know."""
 
     def act(self, observation: str, admissible: tuple[str, ...]) -> str:
@@ -71,8 +72,8 @@ class Demonstrations:
     """
 
     env: TextEnv
-    demonstrator: Callable[[str, random.Random], Demonstrator]
-    tasks: Sequence[str]
+    demonstrator: Callable[[str, random.Random], Player]
+    tasks: tuple[str, ...]
     seed: int
     slips: tuple[float, ...] = (0.0, 0.1, 0.25)
 
@@ -83,9 +84,8 @@ class Demonstrations:
     def __getitem__(self, number: int) -> Demonstration:
         """Play the demonstration of that number."""
         again, position = divmod(number, len(self.tasks))
-        order = list(self.tasks)
-        random.Random(f"{self.seed}:order:{again}").shuffle(order)
-        return self._play(order[position], random.Random(f"{self.seed}:{number}"))
+        task = _order(self.tasks, f"{self.seed}:order:{again}")[position]
+        return self._play(task, random.Random(f"{self.seed}:{number}"))
 
     def _play(self, task: str, rng: random.Random) -> Demonstration:
         chance = rng.choice(self.slips)
@@ -138,6 +138,13 @@ def texts_of(demonstration: Demonstration, prompt: Prompt) -> Iterator[str]:
         messages = prompt.reply(shown.view) if shown.view.turn else prompt.opening(shown.view)[-1]
         yield messages["content"]
         yield shown.action
+
+
+@lru_cache(maxsize=2)
+def _order(tasks: tuple[str, ...], seed: str) -> list[str]:
+    order = list(tasks)
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def _said(script: Script, action: str) -> Sample:

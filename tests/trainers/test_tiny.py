@@ -1,15 +1,20 @@
 """The tokenizer and the first weights of a tiny model."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from agentgym.envs.alfworld_rooms import LAMP, floor_plans
 from agentgym.errors import UsageError
+from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
+from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt, saved_prompt
 from agentgym.trainers.tiny import END, Shape, fresh_model, save_model, train_tokenizer
+from agentgym.types import Request, Sample, View
 
 TEXTS = [
     "You arrive at cabinet 8. The cabinet 8 is closed.\nYour task is to: put a mug in shelf.",
@@ -79,3 +84,54 @@ def test_a_saved_folder_opens_with_weights_tokens_and_prompt(
     saved = saved_prompt(tmp_path)
     assert saved is not None
     assert saved.digest == prompt.digest
+
+
+def bundled() -> Path:
+    return Path(resolve_model("alfworld-tiny"))
+
+
+def test_the_bundled_model_is_small_and_plain() -> None:
+    assert sum(path.stat().st_size for path in bundled().iterdir()) <= 8_000_000
+    model = AutoModelForCausalLM.from_pretrained(bundled(), dtype="auto")
+    assert model.dtype == torch.bfloat16
+    assert model.config.model_type == "llama"
+    assert model.config.head_dim in (32, 64)
+
+
+def test_the_bundled_model_is_told_what_it_was_trained_on() -> None:
+    # Raises where the code renders other words than those whose digest the folder carries.
+    saved = saved_prompt(bundled())
+    assert saved is not None
+    assert saved.digest == load_prompt("alfworld", "plain", "full").digest
+
+
+def test_every_name_in_a_room_is_two_tokens_to_the_bundled_model() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bundled())
+    rooms = floor_plans().rooms.values()
+    kinds = {kind for room in rooms for kind in (*room.objects, *room.receptacle_types, LAMP)}
+    for kind in kinds:
+        ids = tokenizer.encode(f" {kind.lower()} 3", add_special_tokens=False)
+        assert [tokenizer.decode([one]) for one in ids] == [f" {kind.lower()}", " 3"]
+
+
+def test_the_bundled_model_opens_a_drawer_that_it_finds_closed() -> None:
+    script = Script(
+        load_prompt("alfworld", "plain", "full"), AutoTokenizer.from_pretrained(bundled())
+    )
+    policy = HFPolicy.from_pretrained(str(bundled()))
+    conversation = script.begin()
+    goal = "put a mug in shelf."
+    opening = (
+        "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly"
+        " around you, you see a bed 1, a drawer 2, a drawer 1, and a shelf 1.\n\n"
+        f"Your task is to: {goal}"
+    )
+    conversation.observe(View(opening, goal, 0, None, None))
+    said = script.chat.tokenizer.encode("go to drawer 1", add_special_tokens=False)
+    ids = (*said, script.chat.end_of_turn)
+    conversation.say(Sample(ids, (0.0,) * len(ids), None, "stop", 0))
+    closed = "You arrive at drawer 1. The drawer 1 is closed."
+    context = conversation.observe(View(closed, goal, 1, None, None))
+    request = Request("session", context, max_tokens=16, temperature=0.0, seed="")
+    (sample,) = asyncio.run(policy.sample([request]))
+    assert conversation.say(sample).action == "open drawer 1"
