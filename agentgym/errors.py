@@ -32,14 +32,14 @@ class EpisodeError(AgentGymError):
 
 
 class EnvFault(AgentGymError):  # noqa: N818 (a fault of the environment, as the field says)
-    """The environment itself failed: an exception in its code, or a second hang.
+    """The environment itself failed: an exception in its code, a second hang, a third crash.
 
     It ends the episode with ``Stop.ERROR``; the message is the reason.
     """
 
 
 class WorkerError(AgentGymError):
-    """A worker process could not be started, or could not be healed."""
+    """A worker process could not be started, or was closed."""
 
 
 class DivergedError(AgentGymError):

@@ -1,0 +1,256 @@
+"""A spawned process that holds environments: starting it, asking it, noticing that it is gone.
+
+Processes are spawned, never forked: forking a program that has threads, a JVM or CUDA open hangs
+sooner or later. The child ends when its parent does, however that ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any, NoReturn
+
+from agentgym.envs.base import TextEnv
+from agentgym.envs.registry import make_env
+from agentgym.errors import (
+    AgentGymError,
+    DataError,
+    EnvFault,
+    EpisodeError,
+    UsageError,
+    WorkerError,
+)
+from agentgym.types import EnvSpec
+
+Act = Callable[[TextEnv], Any]
+"""What an environment is asked for; picklable, as ``operator.methodcaller`` is."""
+
+_NAME = "agentgym-worker"
+_NO_GUARD = 76  # exit code of a child whose import of the main module asked for workers
+_GRACE_S = 2.0  # for environments to close before their process is killed
+_KINDS = (UsageError, DataError, EpisodeError, WorkerError, EnvFault)
+
+_serving = False
+
+
+class Died(Exception):  # noqa: N818 (an outside fault, not an error that anyone sees)
+    """The process is gone; the next :meth:`WorkerProcess.start` makes another."""
+
+
+class Hung(Exception):  # noqa: N818 (likewise)
+    """The process did not answer in time and was killed."""
+
+
+class WorkerProcess:
+    """One process and the pipe to it. Not for use by two threads at once.
+
+    Attributes:
+        generation: How many times it was started; environments of earlier ones are lost.
+    """
+
+    def __init__(self, spec: EnvSpec, start_timeout_s: float) -> None:
+        self.generation = 0
+        self.closed = False
+        self._spec = EnvSpec(spec.name, dict(spec.options))
+        self._start_timeout_s = start_timeout_s
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+
+    def start(self) -> None:
+        """Start the process unless it is running.
+
+        Raises:
+            WorkerError: It did not start, or was closed.
+        """
+        if self.closed:
+            raise WorkerError("the workers are closed; make a new pool")
+        if self._process is not None and self._process.is_alive():
+            return
+        self.kill()
+        _refuse_to_spawn_from_a_starting_worker()
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, self._spec), name=_NAME, daemon=True
+        )
+        with _interrupts_blocked():  # the child inherits it: an interrupt is the parent's to handle
+            self._process.start()
+        theirs.close()
+        self.generation += 1
+        self._wait_until_ready()
+
+    def make(self, number: int) -> None:
+        """Build the environment ``number`` in the process, in place of any other of that number."""
+        self._ask((number, None), self._start_timeout_s)
+
+    def ask(self, number: int, act: Act, timeout_s: float) -> Any:
+        """Let an environment act and return what it answers.
+
+        Raises:
+            Hung: No answer within ``timeout_s``; the process was killed.
+            Died: The process is gone.
+            AgentGymError: What the environment raised, with its type and message.
+            EnvFault: The environment raised anything else; it is not in the process any more.
+        """
+        return self._ask((number, act), timeout_s)
+
+    def kill(self) -> int | None:
+        """End the process at once; return its exit code, or None if there was none."""
+        if self._process is None or self._pipe is None:
+            return None
+        self._pipe.close()
+        self._process.kill()
+        self._process.join()
+        code = self._process.exitcode
+        self._process.close()
+        self._process = self._pipe = None
+        return code
+
+    def stop(self) -> None:
+        """Let the environments close and the process end; kill it if it does not."""
+        if self._process is not None and self._pipe is not None:
+            self._pipe.close()  # which the child sees as the end
+            self._process.join(_GRACE_S)
+        self.kill()
+
+    def interrupt(self) -> None:
+        """Kill the process from another thread than the one that is waiting for it."""
+        process = self._process
+        if process is not None:
+            with suppress(ValueError):  # closed in the meantime
+                process.kill()
+
+    def _ask(self, request: tuple[int, Act | None], timeout_s: float) -> Any:
+        assert self._pipe is not None, "asked before start"
+        try:
+            self._pipe.send(request)
+            if not self._pipe.poll(timeout_s):
+                self.kill()
+                raise Hung(f"the environment did not answer within {timeout_s:g} s")
+            kind, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise Died(f"the worker process died {_ending(self.kill())}") from error
+        if kind is not None:
+            raise kind(value)
+        return value
+
+    def _wait_until_ready(self) -> None:
+        assert self._pipe is not None
+        try:
+            ready = self._pipe.poll(self._start_timeout_s) and self._pipe.recv()
+        except (EOFError, OSError):
+            # It has closed its pipe and is about to exit; killing it now would hide its exit code.
+            if self._process is not None:
+                self._process.join(_GRACE_S)
+            raise WorkerError(_failed_start(self.kill())) from None
+        if not ready:
+            self.kill()
+            raise WorkerError(
+                f"a worker process did not start within {self._start_timeout_s:g} s; allow more"
+                " with start_timeout_s"
+            )
+
+
+def fault_of(error: BaseException) -> EnvFault:
+    """Return the fault that an exception in environment code is, with its place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return EnvFault(f"the environment raised {type(error).__name__}: {error}{place}")
+
+
+def _failed_start(code: int | None) -> str:
+    guard = 'put what it runs under `if __name__ == "__main__":`'
+    if code == _NO_GUARD:
+        main = getattr(sys.modules["__main__"], "__file__", None) or "the program"
+        return f"{main} starts worker processes, each of which imports it again; {guard}"
+    return (
+        f"a worker process ended {_ending(code)} before it was ready; what it said is above. It"
+        f" imports the program that started it, which must be a file: {guard}"
+    )
+
+
+def _ending(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"with exit code {code}"
+    try:
+        return f"by signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _refuse_to_spawn_from_a_starting_worker() -> None:
+    """Leave quietly if this is a worker that imports a main module which has no guard.
+
+    The parent reads the exit code and says what to do. An error raised here would print a
+    traceback for each worker, or be caught by the very program that is being imported.
+    """
+    if multiprocessing.current_process().name == _NAME and not _serving:
+        os._exit(_NO_GUARD)
+
+
+# In the child -------------------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, spec: EnvSpec) -> None:
+    """Answer requests until the parent closes the pipe."""
+    global _serving
+    _serving = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    envs: dict[int, TextEnv] = {}
+    pipe.send(True)
+    with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
+        while True:
+            number, act = pipe.recv()
+            pipe.send_bytes(_answer(envs, number, act, spec))
+    for number in list(envs):
+        _discard(envs, number)
+
+
+def _answer(envs: dict[int, TextEnv], number: int, act: Act | None, spec: EnvSpec) -> bytes:
+    """Build an environment, or let one act; return the pickled error type, if any, and value."""
+    try:
+        if act is not None:
+            return pickle.dumps((None, act(envs[number])))
+        _discard(envs, number)
+        envs[number] = make_env(spec)
+        return pickle.dumps((None, None))
+    except AgentGymError as error:
+        kind = next((kind for kind in _KINDS if isinstance(error, kind)), AgentGymError)
+        return pickle.dumps((kind, str(error)))
+    except (Exception, SystemExit) as error:  # environment code raises what it likes
+        _discard(envs, number)
+        return pickle.dumps((EnvFault, str(fault_of(error))))
+
+
+def _discard(envs: dict[int, TextEnv], number: int) -> None:
+    env = envs.pop(number, None)
+    if env is not None:
+        with suppress(Exception):  # it may be broken already; nobody will use it again
+            env.close()
+
+
+def _end_with_parent() -> NoReturn:
+    """Exit when the parent has, even from the middle of an endless step."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
