@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentgym.cli_sft import METHOD, train_sft
 from agentgym.console import say, say_table
 from agentgym.errors import UsageError
 from agentgym.live import live_steps
@@ -53,10 +54,16 @@ def train(
     ] = False,
 ) -> None:
     """Train a model as an agent, and measure it on held-out tasks before and after."""
+    if method == METHOD:
+        given: dict[str, object] = {"steps": steps, "seed": seed, "model": model}
+        if resume is not None:
+            _refuse_beside_resume({f"--{k}": v for k, v in given.items()} | {"--set": set_})
+        train_sft(env, recipe, given, set_ or [], output, resume, dry=dry_run)
+        return
     from agentgym.train import resumed_config
 
     if resume is not None:
-        given: dict[str, object] = {"--env": env, "--method": method, "--recipe": recipe}
+        given = {"--env": env, "--method": method, "--recipe": recipe}
         given |= {"--model": model, "--steps": steps, "--seed": seed, "--set": set_}
         _refuse_beside_resume(given | {"--output": output})
         _run(resumed_config(resume), resume, resume=True, dry=dry_run)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "step": ("step", "{:.0f}"),
     "episode/success_rate": ("success", "{:.3f}"),
+    "sft/action_loss": ("loss", "{:.3f}"),
+    "sft/action_accuracy": ("accuracy", "{:.3f}"),
     "reward/mean": ("reward", "{:.2f}"),
     "episode/turns": ("turns", "{:.1f}"),
     "episode/admissible_rate": ("admissible", "{:.3f}"),

@@ -16,7 +16,6 @@ from types import FrameType
 import torch
 import transformers
 from torch import nn
-from transformers.utils.logging import disable_progress_bar
 
 from agentgym import __version__
 from agentgym.config import Config, load
@@ -128,7 +127,6 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         UsageError: A part does not fit another: folder, model, context, method, task types.
         DataError: The model or a checkpoint cannot be read, or the folder cannot be written.
     """
-    disable_progress_bar()
     if not resume:
         RunFolder.refuse(folder)
     checkpoint = RunFolder.open(folder).latest_checkpoint() if resume else None
@@ -149,7 +147,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     tasks = _tasks(config)
     run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), _about())
     run.cut(done)
-    with _interrupts(reporter.say) as interrupted:
+    with interrupts(reporter.say) as interrupted:
         evaluate = partial(_measure, run, config, model)
         if done:
             reporter.say(f"resumed after step {done} of {config.steps}")
@@ -223,7 +221,7 @@ def _measure(run: RunFolder, config: Config, model: Model, step: int) -> dict[st
 
 
 @contextmanager
-def _interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Yield what tells whether an interrupt came; a second one is raised where it comes."""
     asked = False
 

@@ -1,23 +1,29 @@
 """A run of behaviour cloning: from a fresh model, or one that is there, to a model folder.
 
 Reads like the training loop, with demonstrations in place of rollouts. The run folder is the same
-too; a run that was ended is gone on with by calling :func:`clone` again.
+too; a run that was ended goes on when :func:`clone` is called again.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tomli_w
 import torch
+import transformers
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
+from agentgym import __version__
 from agentgym.envs.registry import make_env
 from agentgym.errors import DataError, unknown
 from agentgym.evaluate import tasks_of
+from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
 from agentgym.rollout import EnvOptions
@@ -48,7 +54,8 @@ class CloneOptions(BaseModel):
         steps: Optimiser steps.
         seed: Where the first weights and all draws come from.
         env: What is demonstrated; never a held-out suite.
-        model: A model folder to begin with; None begins with a fresh model.
+        model: A model folder or the name of a bundled model to begin with; None begins with a
+            fresh model.
         shape: Of a fresh model.
         vocabulary: Tokens of a fresh tokenizer, at most.
         slips: Chances of an action being a slip, of which each episode draws one.
@@ -97,9 +104,14 @@ def clone(
         DataError: A checkpoint is broken.
         KeyboardInterrupt: ``interrupted`` said so; the run is saved.
     """
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     checkpoint = run.latest_checkpoint()
     shown, name = demonstrations(options)
-    start = checkpoint[1] / MODEL if checkpoint else options.model and Path(options.model)
+    start = (
+        checkpoint[1] / MODEL
+        if checkpoint
+        else options.model and Path(resolve_model(options.model))
+    )
     parts = _existing(start, name) if start else _fresh(options, shown, name)
     script = Script(parts.prompt, parts.tokenizer)
 
@@ -131,6 +143,24 @@ def clone(
     latest = run.latest_checkpoint()
     assert latest is not None, "the last step saves"
     return latest[1] / MODEL
+
+
+def new_run(options: CloneOptions, folder: Path) -> RunFolder:
+    """Make the folder of a new run and write down what it is.
+
+    Raises:
+        UsageError: It holds a run already, or other files.
+        DataError: It cannot be written.
+    """
+    about = {
+        "agentgym": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+    config = tomli_w.dumps(options.model_dump(mode="json", exclude_none=True))
+    return RunFolder.create(folder, config, about)
 
 
 def demonstrations(options: CloneOptions) -> tuple[Demonstrations, str]:
