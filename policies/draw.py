@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from agentgym.errors import AgentGymError
+
 
 class Drawn(NamedTuple):
     """One token for each row."""
@@ -35,6 +37,9 @@ def draw(
         uniforms: One number in [0, 1) a row: the same number and logits give the same token.
         top_k: Where not None, the row's entropy is that of the k likeliest tokens and one lumped
             tail.
+
+    Raises:
+        AgentGymError: A logit is not a number, or infinite: the weights are broken.
     """
     device = logits_BV.device
     divisor = torch.tensor([t or 1.0 for t in temperatures], device=device)
@@ -42,6 +47,10 @@ def draw(
     prob_BV = logprob_BV.exp()
     # In double precision, or the sums over a large vocabulary would lose the unlikely tokens.
     cumulative_BV = prob_BV.double().cumsum(-1)
+    if not bool(cumulative_BV[:, -1].isfinite().all()):
+        raise AgentGymError(
+            "the model's logits are not finite; its weights are broken, go back to a checkpoint"
+        )
     uniform_B1 = torch.tensor(uniforms, dtype=torch.float64, device=device)[:, None]
     point_B1 = uniform_B1 * cumulative_BV[:, -1:]
     # From the right: a token of probability 0 is never the first that exceeds the point.

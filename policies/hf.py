@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from agentgym.errors import DataError, UsageError
 from agentgym.policies.draw import draw
@@ -166,8 +167,8 @@ class HFPolicy:
         self.refresh(version)
 
     def close(self) -> None:
-        """Release the keys and values. The model is whoever's gave it."""
-        self._engine.clear()
+        """Release the keys and values. The model belongs to whoever gave it."""
+        self._engine.release()
 
     # Inside -----------------------------------------------------------------------------------
 
@@ -313,8 +314,9 @@ def load_model(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise DataError(f"{folder} is no model folder: it has no config.json")
-        if not any(folder.glob(pattern) for pattern in ("*.safetensors", "*.bin")):
+        if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
             raise DataError(f"the model folder {folder} has no weights (*.safetensors or *.bin)")
+    disable_progress_bar()  # type: ignore[no-untyped-call] # a model is loaded in a blink
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:

@@ -12,6 +12,10 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -165,5 +169,26 @@ def model_of(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], PreTrainedMo
     def make(kind: str) -> PreTrainedModel:
         torch.manual_seed(0)
         return MODELS[kind](len(tokenizer)).eval()
+
+    return make
+
+
+@pytest.fixture
+def model_with_own_past(
+    tokenizer: PreTrainedTokenizerFast,
+) -> Callable[[str], PreTrainedModel]:
+    """Makes a tiny model with a sliding window or a state space."""
+
+    def make(kind: str) -> PreTrainedModel:
+        torch.manual_seed(0)
+        size = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2}
+        if kind == "mamba":
+            model = MambaForCausalLM(MambaConfig(**size, state_size=4))
+        else:
+            heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+            model = MistralForCausalLM(
+                MistralConfig(**size, **heads, intermediate_size=48, sliding_window=8)
+            )
+        return model.eval()
 
     return make
