@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ class HFPolicy:
         version: Of the weights.
         prefill_tokens: How many tokens of prompts go through the model at once.
         keep: Whether keys and values are kept from turn to turn.
+        clock: What the seconds of :attr:`spent` are read from.
 
     Attributes:
         spent: What sampling took so far.
@@ -66,6 +67,7 @@ class HFPolicy:
         version: int = 0,
         prefill_tokens: int = 4096,
         keep: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -75,6 +77,7 @@ class HFPolicy:
         self.spent = Spent()
         self._prefill_tokens = prefill_tokens
         self._keep = keep
+        self._clock = clock
         self._ends = _end_tokens(model, tokenizer)
         self._engine = make_engine(model)
 
@@ -195,7 +198,7 @@ class HFPolicy:
 
     def _prefill(self, requests: Sequence[Request]) -> Tensor:
         """Read what is new in each context; return the logits after the last token of each."""
-        begun = time.perf_counter()
+        begun = self._clock()
         fresh: list[Part] = []
         for request in requests:
             kept = self._engine.rewind(request.session, request.ids)
@@ -203,7 +206,7 @@ class HFPolicy:
             self.spent.kept_tokens += kept
             self.spent.prompt_tokens += len(request.ids) - kept
         logits = torch.cat([self._engine.feed(parts) for parts in self._passes(fresh)])
-        self.spent.prefill_seconds += time.perf_counter() - begun
+        self.spent.prefill_seconds += self._clock() - begun
         return logits
 
     def _passes(self, parts: Iterable[Part]) -> Iterator[list[Part]]:
@@ -224,7 +227,7 @@ class HFPolicy:
 
     def _decode(self, turns: Sequence[_SampledTurn], logits: Tensor) -> None:
         """Draw tokens until every turn is finished; ``logits`` are those of the first token."""
-        begun = time.perf_counter()
+        begun = self._clock()
         unfinished = list(turns)
         while True:
             drawn = draw(
@@ -243,7 +246,7 @@ class HFPolicy:
             logits = self._engine.feed(
                 [Part(turn.request.session, turn.ids[-1:]) for turn in unfinished]
             )
-        self.spent.decode_seconds += time.perf_counter() - begun
+        self.spent.decode_seconds += self._clock() - begun
 
     def _finish(self, turn: _SampledTurn) -> Literal["stop", "length"] | None:
         if turn.ids[-1] in self._ends:
