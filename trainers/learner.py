@@ -116,7 +116,10 @@ class Learner:
 
         Raises:
             DivergedError: The loss or its gradient was not finite three times in a row.
+            UsageError: The method needs a reference, and the learner was built without.
         """
+        if Need.REFERENCE in method.needs and self._reference is None:
+            raise UsageError("the method needs a reference; build the learner with its needs")
         rate = learning_rate(self._options, step, self._steps)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:

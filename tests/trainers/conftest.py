@@ -18,6 +18,12 @@ MakeTrajectory = Callable[..., Trajectory]
 MakeBatch = Callable[..., Batch]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Models this small only lose time to a second thread."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def make_model() -> MakeModel:
     """Build a Llama of a few thousand random weights."""
