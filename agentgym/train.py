@@ -7,7 +7,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -147,7 +147,8 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     tasks = _tasks(config)
     run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), _about())
     run.cut(done)
-    with interrupts(reporter.say) as interrupted:
+    pool = WorkerPool(env_spec(config), config.env.workers)
+    with closing(pool), interrupts(reporter.say) as interrupted:
         evaluate = partial(_measure, run, config, model)
         if done:
             reporter.say(f"resumed after step {done} of {config.steps}")
@@ -159,7 +160,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             learner=learner,
             method=method,
             policy=policy,
-            pool=WorkerPool(env_spec(config), config.env.workers),
+            pool=pool,
             conversation=script.begin,
             tasks=tasks,
             evaluate=evaluate,

@@ -25,12 +25,15 @@ from agentgym.envs.check_walk import (
     demand,
     expect,
     finish,
+    listed,
     over,
     same,
     try_some,
     walk,
 )
 from agentgym.errors import EpisodeError, UsageError
+
+_STATES = 4  # of a walk in which admissible actions are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +180,10 @@ def knows_its_admissible_actions(trial: Trial) -> None:
     with trial.env() as env:
         for task in trial.tasks:
             walked = walk(env, trial, task)
-            for reached, turn in enumerate(walked.turns):
-                listed = turn[4].get("admissible_actions", ())
-                if not over(turn) and listed:
-                    try_some(env, walked.snapshot(reached), trial.rng(task), listed)
+            listing = [number for number, turn in enumerate(walked.turns) if listed(turn)]
+            rng = trial.rng(task)
+            for number in rng.sample(listing, min(_STATES, len(listing))):
+                try_some(env, walked.snapshot(number), rng, listed(walked.turns[number]))
 
 
 def plays_alike_in_two_copies(trial: Trial) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -108,22 +108,27 @@ def walk(env: TextEnv, trial: Trial, task: str) -> Walk:
     start = env.snapshot()
     actions: list[str] = []
     while len(actions) < _WALK and not over(turns[-1]):
-        actions.append(_choose(env, turns[-1][4], rng))
+        actions.append(_choose(env, turns[-1], rng))
         turns.append(env.step(actions[-1]))
     return Walk(start, tuple(actions), tuple(turns))
 
 
-def _choose(env: TextEnv, info: Mapping[str, Any], rng: random.Random) -> str:
+def _choose(env: TextEnv, turn: Turn, rng: random.Random) -> str:
     """Choose an admissible action, else the expert's; now and then one that means nothing."""
     if rng.random() < 0.2:
         return rng.choice(WEIRD_ACTIONS)
-    listed = info.get("admissible_actions")
-    return rng.choice(listed) if listed else env.expert() or "help"
+    actions = listed(turn)
+    return rng.choice(actions) if actions else env.expert() or "help"
 
 
-def try_some(env: TextEnv, state: Snapshot, rng: random.Random, listed: Sequence[str]) -> None:
-    """Demand of some listed actions that they are admissible in a state."""
-    for action in rng.sample(listed, min(_TRIED, len(listed))):
+def listed(turn: Turn) -> tuple[str, ...]:
+    """Return the actions that may be taken after a turn, as far as info names them."""
+    return () if over(turn) else turn[4].get("admissible_actions", ())
+
+
+def try_some(env: TextEnv, state: Snapshot, rng: random.Random, actions: Sequence[str]) -> None:
+    """Demand of some actions that they are admissible in a state."""
+    for action in rng.sample(actions, min(_TRIED, len(actions))):
         env.restore(state)
         *_, info = env.step(action)
         demand(info["admissible"], f"{action!r} is listed as admissible and then is not")
@@ -147,8 +152,8 @@ def check_turn(turn: Turn) -> None:
             f"info[{key!r}] is a {type(value).__name__}, expected {kinds[key].__name__}",
         )
     demand(0 <= info["score"] <= 1, f"the score is {info['score']}, expected 0 to 1")
-    listed = info.get("admissible_actions", ())
-    demand(all(isinstance(one, str) for one in listed), f"admissible_actions has {listed!r}")
+    actions = info.get("admissible_actions", ())
+    demand(all(isinstance(one, str) for one in actions), f"admissible_actions has {actions!r}")
 
 
 def finish(env: TextEnv, turn: Turn, choose: Callable[[], str]) -> Turn:
