@@ -101,8 +101,8 @@ Measured {datetime.now(UTC):%Y-%m-%d} by `python benchmarks/rollout.py`, one thr
 time, Python {platform.python_version()}, torch {torch.__version__}, transformers \
 {transformers.__version__}: {EPISODES} episodes of {TURNS} turns in rounds, a random Llama of the \
 bundled model's shape (hidden 128, 4 layers, 4 heads, vocabulary {VOCABULARY}), openings of \
-{OPENING[0]} to {OPENING[1]} tokens, observations of {OBSERVATION[0]} to {OBSERVATION[1]}, answers of \
-{ANSWER[0]} to {ANSWER[1]}.
+{OPENING[0]} to {OPENING[1]} tokens, observations of {OBSERVATION[0]} to {OBSERVATION[1]}, answers \
+of {ANSWER[0]} to {ANSWER[1]}.
 
 | | kept | read again | ratio | goal |
 |---|---:|---:|---:|---:|

@@ -47,7 +47,7 @@ class _Piece(NamedTuple):
     tokens: slice
     slots: slice
     width: int  # tokens of the past and the new ones, of the longest row
-    mask: Tensor  # bool; what may be seen. [slots, 1, 1, T] or, of one slot, [new tokens, T]
+    hidden: Tensor  # bool; what may not be seen. [slots, 1, 1, T]; of one slot [new tokens, T]
     single: bool  # one new token for each slot
 
 
@@ -191,9 +191,9 @@ def _piece(run: Sequence[Span], token: int, device: torch.device) -> _Piece:
     column = torch.arange(width, device=device)
     if first.length == 1:
         last = torch.tensor([span.start for span in run], device=device)
-        return _Piece(tokens, slots, width, (column <= last[:, None])[:, None, None], True)
+        return _Piece(tokens, slots, width, (column > last[:, None])[:, None, None], True)
     row = torch.arange(first.start, width, device=device)
-    return _Piece(tokens, slots, width, column <= row[:, None], False)
+    return _Piece(tokens, slots, width, column > row[:, None], False)
 
 
 def ragged_attention(
@@ -227,41 +227,45 @@ def ragged_attention(
         keys = layer.key_SCDT[piece.slots, ..., : piece.width]
         values = layer.value_SCDT[piece.slots, ..., : piece.width]
         attend = _attend_one if piece.single else _attend_span
-        parts.append(attend(query[piece.tokens], keys, values, piece.mask, scale))
+        parts.append(attend(query[piece.tokens], keys, values, piece.hidden, scale))
     return torch.cat(parts).reshape(1, tokens, heads, -1), None
 
 
-def _attend_one(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _attend_one(
+    query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, scale: float
+) -> Tensor:
     """Attend from one token a slot, ``[slots, C, H/C, D]``.
 
     Plain batched products: for one token a row they take a fraction of the time of the fused
     kernel, which is made for long queries.
     """
-    return _weights((query * scale) @ keys, mask, values.dtype) @ values.mT
+    return _weights((query * scale) @ keys, hidden, values.dtype) @ values.mT
 
 
-def _attend_span(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _attend_span(
+    query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, scale: float
+) -> Tensor:
     """Attend from several tokens of one slot, ``[tokens, C, H/C, D]``."""
     tokens, groups, each, size = query.shape
     query = query.permute(1, 2, 0, 3).reshape(groups, each * tokens, size)
     keys, values = keys[0], values[0]
     if query.shape[0] * query.shape[1] * keys.shape[-1] <= _SCORES_AT_ONCE:
         score = ((query * scale) @ keys).view(groups, each, tokens, -1)
-        out = _weights(score, mask, values.dtype).view(groups, each * tokens, -1) @ values.mT
+        out = _weights(score, hidden, values.dtype).view(groups, each * tokens, -1) @ values.mT
     else:  # the fused kernel never holds all scores
         out = functional.scaled_dot_product_attention(
             query.view(1, groups * each, tokens, size),
             keys.mT[None],
             values.mT[None],
-            attn_mask=mask,
+            attn_mask=~hidden,
             scale=scale,
             enable_gqa=each > 1,
         )
     return out.reshape(groups, each, tokens, -1).permute(2, 0, 1, 3)
 
 
-def _weights(score: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
-    return score.masked_fill_(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(dtype)
+def _weights(score: Tensor, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    return score.masked_fill_(hidden, -torch.inf).softmax(-1, dtype=torch.float32).to(dtype)
 
 
 AttentionInterface.register(ATTENTION, ragged_attention)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from agentgym.errors import AgentGymError, DataError, UsageError
+from agentgym.policies import ragged
 from agentgym.policies.engine import RaggedEngine, SingleEngine
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
@@ -352,3 +353,15 @@ def test_a_tokenizer_that_names_no_end_is_refused(model_of, tokenizer_with):
     model.generation_config.eos_token_id = None
     with pytest.raises(UsageError, match="set eos_token"):
         HFPolicy(model, tokenizer)
+
+
+def test_long_spans_attend_as_short_ones_do(monkeypatch, model_of, tokenizer):
+    """Above a size, attention goes through the fused kernel, which never holds all scores."""
+    monkeypatch.setattr(ragged, "_SCORES_AT_ONCE", 0)
+    model = model_of("llama")  # its heads share keys in pairs
+    policy = HFPolicy(model, tokenizer)
+    ids = list(range(20, 60))
+    for _ in range(2):
+        (sample,) = ask(policy, request("a", ids))
+        assert_exact(model, ids, sample)
+        ids += [*sample.ids, 70, 71]
