@@ -135,13 +135,13 @@ class EPO(Method[EPOOptions]):
         loss = loss.with_metric("epo/entropy", entropy_BT, weight_BT)
         reference_BT = self._reference_BT(forward.batch.turn_BT, entropy_BT)
         low_BT, high_BT = o.kappa_low * reference_BT, o.kappa_high * reference_BT
-        outside_BT = indicator(entropy_BT, low_BT, high_BT)
-        loss = loss.with_metric(
-            "epo/outside", outside_BT, forward.weight_BT(Aggregation.TOKEN_MEAN)
-        )
+        outside_BT = (entropy_BT < low_BT) | (entropy_BT > high_BT)
+        mean_BT = forward.weight_BT(Aggregation.TOKEN_MEAN)
+        loss = loss.with_metric("epo/outside", outside_BT.to(mean_BT), mean_BT)
         if not o.alpha:
             return loss
-        penalty_BT = hinge(entropy_BT, low_BT, high_BT) if o.penalty == "hinge" else outside_BT
+        penalty = hinge if o.penalty == "hinge" else indicator
+        penalty_BT = penalty(entropy_BT, low_BT, high_BT)
         beta = self.beta(forward.step)
         watched = o.log_every > 0 and (forward.step - 1) % o.log_every == 0
         smooth = Term(o.entropy_coef * beta * o.alpha * penalty_BT, weight_BT, watched)

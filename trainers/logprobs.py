@@ -201,7 +201,8 @@ class _Blocks:
                 _pick(chosen_M[tokens], logits_CW, self.columns(tokens, vocab))
                 _accumulate(m_M[tokens], s_M[tokens], u_M[tokens], logits_CW)
         log_s_M = s_M.log()
-        return m_M + log_s_M, log_s_M - u_M / s_M, chosen_M, logits_CW if self._whole else None
+        entropy_M = (log_s_M - u_M / s_M).clamp_(min=0)  # rounding may leave it just below
+        return m_M + log_s_M, entropy_M, chosen_M, logits_CW if self._whole else None
 
 
 def _ranges(length: int, size: int) -> Iterator[slice]:
