@@ -76,7 +76,7 @@ def train(
 
 def _refuse_beside_resume(given: dict[str, Any]) -> None:
     for flag, value in given.items():
-        if value:
+        if value not in (None, []):
             raise UsageError(f"--resume goes on with the run as it was begun; leave out {flag}")
 
 

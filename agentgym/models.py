@@ -37,7 +37,9 @@ def open_model(
         DataError: The folder misses something, or is broken.
     """
     # By name: whoever evaluates without a model in this process must not wait for torch.
-    policy = import_module("agentgym.policies.hf").HFPolicy.from_pretrained(resolve_model(name))
+    hf = import_module("agentgym.policies.hf")
+    policy = hf.HFPolicy.from_pretrained(resolve_model(name))
+    hf.spare_threads(policy.model)
     prompt = prompt_of(name, policy.prompt, env, template, context)
     if sampling is None:
         room = policy.max_context

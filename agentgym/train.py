@@ -34,7 +34,7 @@ from agentgym.evaluate import (
 from agentgym.models import check_context, prompt_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
-from agentgym.policies.hf import HFPolicy
+from agentgym.policies.hf import HFPolicy, spare_threads
 from agentgym.trainers.checkpoint import MODEL, load_trainer_state
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Parts, Plan, train
@@ -132,6 +132,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     checkpoint = RunFolder.open(folder).latest_checkpoint() if resume else None
     source = str(checkpoint[1] / MODEL) if checkpoint else resolve_model(config.policy.model)
     policy = HFPolicy.from_pretrained(source)
+    spare_threads(policy.model)
     method = build_chain(config.method, config.steps, config.reward)
     reference = _reference(config, method) if checkpoint else None
     learner = Learner(

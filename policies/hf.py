@@ -8,6 +8,7 @@ session, so that a later turn reads only what came since.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from agentgym.policies.engine import Part, make_engine
 from agentgym.policies.prompt import Prompt, saved_prompt
 from agentgym.types import Request, Sample
 
+_TINY = 20_000_000  # parameters below which one thread is enough
 _LOGITS_AT_ONCE = 2**25  # entries of one [tokens, vocabulary] tensor: 128 MB in float32
 
 
@@ -305,6 +307,17 @@ class _SampledTurn:
             self.finish,
             version,
         )
+
+
+def spare_threads(model: PreTrainedModel) -> None:
+    """Let torch use one thread where the model is too small for more, for the whole process.
+
+    A product of small matrices takes less time than threads take to meet after it: with two of
+    them a tiny model is sampled no faster on an idle machine, and ten times slower on a busy one.
+    ``OMP_NUM_THREADS`` in the environment is left to have its way.
+    """
+    if model.num_parameters() < _TINY and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def load_model(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
