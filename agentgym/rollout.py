@@ -269,11 +269,11 @@ async def play_all(
     async def one(key: Key) -> Trajectory:
         number = env_seed(seed, key.task)
         async with pool.worker() as worker:
-            try:
-                return await play(worker, voice_of(key, number), key, number)
-            finally:
-                if leave is not None:
-                    await leave()
+            trajectory = await play(worker, voice_of(key, number), key, number)
+            # Not where an error ends the rollout: nobody would hear what a last round samples.
+            if leave is not None:
+                await leave()
+            return trajectory
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -290,6 +290,7 @@ async def play_policy(
     conversation: Callable[[], Conversation],
     options: SamplingOptions,
     seed: str,
+    draws: str | None = None,
 ) -> list[Trajectory]:
     """Play one episode a key with a policy in tokens; in waves of what the pool can hold.
 
@@ -300,7 +301,9 @@ async def play_policy(
         conversation: Makes the token bookkeeping of one episode.
         options: How turns are sampled.
         seed: Where all draws come from, together with each key.
+        draws: Where the policy's draws come from instead; the environments keep to ``seed``.
     """
+    drawn_from = seed if draws is None else draws
     done: list[Trajectory] = []
     wave = pool.capacity or len(keys) or 1
     for start in range(0, len(keys), wave):
@@ -317,11 +320,11 @@ async def play_policy(
         def voice(
             key: Key, _: int, sample: Callable[[Request], Awaitable[Sample]] = sample
         ) -> Voice:
-            return TokenVoice(sample, conversation(), options, session_name(seed, key))
+            return TokenVoice(sample, conversation(), options, session_name(drawn_from, key))
 
         done += await play_all(pool, part, voice, seed, rounds.leave if paced else None)
         for key in part:
-            policy.drop(session_name(seed, key))
+            policy.drop(session_name(drawn_from, key))
     return done
 
 
@@ -341,8 +344,9 @@ def collect_groups(
 ) -> tuple[list[Group], list[Trajectory]]:
     """Play a group of episodes for each task, sorted by (task, member, branch).
 
-    A member whose episode ended by a fault of the environment's own is played once more under
-    another seed; if that fails too it is left out.
+    A member whose episode ended by a fault of the environment's own is played once more, in the
+    same environment with other draws of the policy; if that fails too it is left out. A group that
+    this leaves with fewer than two members is left out, as it has nothing to compare.
 
     Returns:
         One group a task, possibly with fewer members than asked for, and the broken episodes.
@@ -353,11 +357,13 @@ def collect_groups(
         first = await play_policy(pool, keys, policy, conversation, options, seed)
         broken = [t for t in first if t.stop is Stop.ERROR]
         again = await play_policy(
-            pool, [t.key for t in broken], policy, conversation, options, f"{seed}:again"
+            pool, [t.key for t in broken], policy, conversation, options, seed, f"{seed}:again"
         )
         return first, again
 
     first, again = asyncio.run(twice())
     whole = sorted((t for t in (*first, *again) if t.stop is not Stop.ERROR), key=lambda t: t.key)
-    groups = [Group(task, tuple(t for t in whole if t.key.task == task)) for task in sorted(tasks)]
+    members = {task: tuple(t for t in whole if t.key.task == task) for task in sorted(tasks)}
+    least = min(2, group_size)
+    groups = [Group(task, found) for task, found in members.items() if len(found) >= least]
     return groups, [t for t in (*first, *again) if t.stop is Stop.ERROR]

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
-from agentgym.errors import EnvFault
+from agentgym.errors import EnvFault, UsageError
 from agentgym.rollout import (
     Rounds,
     SamplingOptions,
@@ -236,27 +238,75 @@ def test_an_episode_without_room_for_another_turn_ends_with_tokens() -> None:
     assert [len(t.turns) for g in groups for t in g.trajectories] == [1, 1, 1, 1]
 
 
-def test_a_broken_member_is_played_once_more_and_then_left_out() -> None:
-    class Breaking(FakePolicy):
-        async def sample(self, requests: Sequence[Request]) -> list[Sample]:
-            self.asked.append([request.session for request in requests])
-            return [
-                Sample((-1 if ":0001:" in r.session else 0,), (0.0,), None, "stop", 0)
-                for r in requests
-            ]
+class Breaking(FakePolicy):
+    """Says -1 for some members, and the member's number for the others."""
 
-    class BreakingConversation(FakeConversation):
-        def say(self, sample: Sample) -> FakeConversation.Parsed:
-            return self.Parsed("break" if sample.ids[0] < 0 else "0")
+    def __init__(self, members: set[int]) -> None:
+        super().__init__("rounds")
+        self.members = members
 
-    policy = Breaking("rounds")
+    async def sample(self, requests: Sequence[Request]) -> list[Sample]:
+        samples = await super().sample(requests)
+        return [replace(s, ids=(-1,)) if s.ids[0] in self.members else s for s in samples]
+
+
+class BreakingConversation(FakeConversation):
+    """Breaks the environment where -1 was said; remembers what every episode began with."""
+
+    started: ClassVar[list[str]] = []
+
+    def observe(self, view: View) -> tuple[int, ...]:
+        if view.turn == 0:
+            self.started.append(view.observation)
+        return super().observe(view)
+
+    def say(self, sample: Sample) -> FakeConversation.Parsed:
+        return self.Parsed("break" if sample.ids[0] < 0 else "0")
+
+
+def collect_breaking(policy: Breaking, size: int):
     options = SamplingOptions(max_tokens=2, max_context=100)
-    groups, broken = collect_groups(
-        FakePool(), ["0"], 3, policy, BreakingConversation, options, "9:1"
-    )
+    return collect_groups(FakePool(), ["0"], size, policy, BreakingConversation, options, "9:1")
+
+
+def test_a_broken_member_is_played_once_more_and_then_left_out() -> None:
+    policy = Breaking({1})
+    groups, broken = collect_breaking(policy, 3)
     assert [t.key.member for t in groups[0].trajectories] == [0, 2]
     assert [t.key.member for t in broken] == [1, 1]
     assert policy.asked[-1] == ["9:1:again:0:0001:0000"]
+
+
+def test_a_member_that_is_played_again_starts_where_its_group_did() -> None:
+    BreakingConversation.started.clear()
+    collect_breaking(Breaking({1}), 3)
+    assert len(BreakingConversation.started) == 4
+    assert set(BreakingConversation.started) == {f"start {env_seed('9:1', '0')}"}
+
+
+def test_a_group_that_faults_leave_with_one_member_is_left_out() -> None:
+    groups, broken = collect_breaking(Breaking({1}), 2)
+    assert groups == []
+    assert len(broken) == 2
+
+
+def test_a_group_that_was_meant_to_have_one_member_stays() -> None:
+    groups, _ = collect_breaking(Breaking(set()), 1)
+    assert [len(group.trajectories) for group in groups] == [1]
+
+
+def test_an_error_that_ends_the_rollout_samples_no_further_round() -> None:
+    class Misused(FakeConversation):
+        def say(self, sample: Sample) -> FakeConversation.Parsed:
+            if sample.ids[0] == 1:
+                raise UsageError("asked for what there is not")
+            return self.Parsed("nothing")
+
+    policy = FakePolicy("rounds")
+    options = SamplingOptions(max_tokens=2, max_context=100)
+    with pytest.raises(UsageError, match="asked for what there is not"):
+        collect_groups(FakePool(), ["0"], 3, policy, Misused, options, "9:1")
+    assert len(policy.asked) == 1
 
 
 def test_a_policy_that_fails_in_a_round_ends_every_episode_of_it() -> None:
