@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -21,6 +22,8 @@ from agentgym.trainers.run_folder import RunFolder
 MODEL = "hf"
 OPTIMIZER = "trainer/optimizer.pt"
 PROGRESS = "trainer/progress.json"
+# What JSON and torch raise on files that are missing, cut off, or something else.
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, UnpicklingError)
 
 
 def save_checkpoint(
@@ -51,12 +54,12 @@ def load_trainer_state(folder: Path, learner: Learner, method: Chain) -> int:
         progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
         saved_with, state, step = progress["method"], progress["state"], int(progress["step"])
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"cannot read the checkpoint {folder}: {error}") from error
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read the checkpoint {folder}: {error!r}") from error
     if saved_with != method.name:
         raise UsageError(
             f"the checkpoint {folder} is of method {saved_with}, this run is {method.name};"
-            f" resume with --method {saved_with} or start a new run"
+            f" set method.name to {saved_with} in the run's config.toml, or start a new run"
         )
     learner.load_state_dict(optimizer)
     method.load_state(state)
