@@ -40,7 +40,8 @@ def trajectory_lines(batch: Batch, token_fields: int) -> list[dict[str, Any]]:
     """Return the trajectories of a step, the first ``token_fields`` with their per-token fields.
 
     A row of tokens is an object of lists with one entry a token: ids, turn (-1 where the token
-    was not sampled), behaviour log-probability, and advantage and entropy where known.
+    was not sampled), the sampler's log-probability, and log-probability before the update,
+    advantage and entropy where known; in nats.
     """
     return_N = batch.return_N.tolist()
     lines = []

@@ -1,0 +1,73 @@
+"""Metrics against numbers by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from agentgym.trainers.metrics import batch_metrics, episode_metrics
+from agentgym.types import Stop
+
+
+def test_episodes_are_measured_whole_and_turns_one_by_one(make_trajectory) -> None:
+    won = make_trajectory("a", 0, turns=(2, 4), won=True, score=1.0)
+    lost = make_trajectory("b", 0, (5,), won=False, score=0.5, parse_errors=["no tag"])
+    lost = replace(lost, task_type="other", stop=Stop.TURNS, faults=3)
+    metrics = episode_metrics([won, lost], max_tokens=5)
+    assert metrics["episode/success_rate"] == 0.5
+    assert metrics["episode/kind/success_rate"] == 1.0
+    assert metrics["episode/other/success_rate"] == 0.0
+    assert metrics["episode/score"] == 0.75
+    assert metrics["episode/turns"] == 1.5
+    assert metrics["episode/faults"] == 3
+    assert metrics["episode/valid_action_rate"] == pytest.approx(2 / 3)  # of three turns
+    assert metrics["response_length/mean"] == pytest.approx((2 + 4 + 5) / 3)
+    assert metrics["response_length/clip_ratio"] == pytest.approx(1 / 3)
+    assert (metrics["stop/terminated"], metrics["stop/turns"]) == (0.5, 0.5)
+    assert sum(metrics[f"stop/{stop}"] for stop in Stop) == 1
+
+
+@pytest.mark.parametrize("layout", ["full", "window"])
+def test_turns_are_as_long_in_one_row_as_in_many(make_trajectory, layout: str) -> None:
+    trajectory = make_trajectory(turns=(2, 4, 3), layout=layout)
+    assert episode_metrics([trajectory], 9)["response_length/mean"] == 3
+
+
+def test_no_episodes_have_no_metrics() -> None:
+    assert episode_metrics([], 5) == {}
+
+
+def test_a_step_is_measured_over_trajectories_and_over_sampled_tokens(
+    make_trajectory, make_batch
+) -> None:
+    batch = make_batch(
+        [
+            make_trajectory("a", 0, (1, 2), won=True),
+            make_trajectory("a", 1, (1,), won=False),
+            make_trajectory("b", 0, (1,), won=False),
+            make_trajectory("b", 1, (1,), won=False),
+        ]
+    )
+    mask = batch.mask_BT
+    entropy = mask * (batch.turn_BT.clamp(min=0) + 1)  # 1 in turn 0, 2 in turn 1
+    credit = torch.tensor([1.5, -0.5, 0.0, 0.0])[:, None] * mask
+    behind = mask * -1.25  # the sampler said -1.5
+    metrics = batch_metrics(
+        batch.with_(entropy_BT=entropy, advantage_BT=credit, old_logprob_BT=behind)
+    )
+    assert metrics["reward/mean"] == metrics["reward/outcome"] == 0.25
+    assert metrics["reward/std"] == pytest.approx(math.sqrt(3) / 4)
+    assert metrics["group/frac_zero_std"] == 0.5  # all of b are equal
+    # Six sampled tokens: four in turn 0, two in turn 1.
+    assert metrics["actor/entropy"] == pytest.approx((4 * 1 + 2 * 2) / 6)
+    assert metrics["actor/entropy_turn_0"] == 1
+    assert metrics["actor/entropy_turn_1"] == 2
+    assert metrics["advantage/mean"] == pytest.approx((3 * 1.5 - 0.5) / 6)
+    assert (metrics["advantage/min"], metrics["advantage/max"]) == (-0.5, 1.5)
+    assert metrics["rollout/logprob_abs_diff"] == pytest.approx(0.25)
+    assert metrics["rollout/logprob_abs_diff_max"] == pytest.approx(0.25)
+
+
+def test_what_was_not_computed_is_not_measured(two_groups) -> None:
+    assert not [n for n in batch_metrics(two_groups) if n.startswith(("advantage", "actor"))]
