@@ -83,7 +83,7 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     """
     latest = RunFolder.open(folder).latest_checkpoint() if resume else RunFolder.refuse(folder)
     method = build_chain(config.method, config.steps, config.reward)
-    tasks = _tasks(config)
+    tasks, _ = _suites(config)
     episodes = config.rollout.tasks_per_step * config.rollout.group_size
     resolve_model(config.policy.model)
     return [
@@ -145,8 +145,9 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     prompt = prompt_of(asked.model, policy.prompt, env, asked.template, asked.context)
     script = Script(prompt, policy.tokenizer)
     model = Model(config.policy.model, policy, script, config.policy.sampling)
-    tasks = _tasks(config)
-    run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), _about())
+    tasks, suites = _suites(config)
+    about = _about() | {"suites": suites}
+    run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), about)
     run.cut(done)
     pool = WorkerPool(env_spec(config), config.env.workers)
     with closing(pool), interrupts(reporter.say) as interrupted:
@@ -172,10 +173,19 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))
 
 
-def _tasks(config: Config) -> tuple[str, ...]:
-    env = make_env(env_spec(config))
-    env.close()
-    return tasks_of(env, config.env.task_types)
+def _suites(config: Config) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the tasks to train on, and the digests of both suites by name.
+
+    Raises:
+        UsageError: A suite or task type is not there, or what would be trained on is held out.
+    """
+    trained, measured = make_env(env_spec(config)), make_env(env_spec(config, config.eval.suite))
+    with closing(trained), closing(measured):
+        if trained.suite.held_out:
+            raise UsageError(f"{trained.suite.name} is held out: nothing is learnt from it")
+        tasks_of(measured, config.eval.task_types)
+        digests = {env.suite.name: env.suite.digest for env in (trained, measured)}
+        return tasks_of(trained, config.env.task_types), digests
 
 
 def _about() -> dict[str, object]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentgym.errors import AgentGymError
+from agentgym.errors import AgentGymError, UsageError
 from agentgym.policies.conversation import Conversation
 from agentgym.policies.hf import HFPolicy
 from agentgym.rollout import RolloutOptions, SamplingOptions, collect_groups
@@ -100,6 +100,7 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
 
     Raises:
         AgentGymError: No group of a step was left to learn from.
+        UsageError: No episode of a step had room for its first turn.
         KeyboardInterrupt: ``parts.interrupted`` said so; the step it was in is done and saved.
     """
     learner, method, policy, run = parts.learner, parts.method, parts.policy, parts.run
@@ -122,6 +123,12 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
                 raise AgentGymError(
                     f"step {step}: no group is left to learn from; {len(broken)} episodes"
                     f" broke, the first with {broken[0].error if broken else 'no error'}"
+                )
+            if not any(t.rows for group in groups for t in group.trajectories):
+                raise UsageError(
+                    f"step {step}: no episode had room for a first turn of"
+                    f" {plan.sampling.max_tokens} tokens; raise policy.sampling.max_context"
+                    f" (it is {plan.sampling.max_context}) or lower max_tokens"
                 )
             batch = pack(groups, method.turn_rewards(groups, step))
             with clock.stage("score"):
@@ -149,10 +156,11 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
         if plan.save.trajectories_every and (step % plan.save.trajectories_every == 0 or last):
             run.write_trajectories(step, trajectory_lines(batch, plan.save.token_fields))
         run.append_metrics(metrics)
-        if last or parts.interrupted() or step % plan.save.every == 0:
+        stop = parts.interrupted()  # asked once: a step that ends the run is a step that was saved
+        if last or stop or step % plan.save.every == 0:
             save_checkpoint(parts.run, learner, method, policy, step, plan.save.keep)
         parts.report(metrics)
-        if parts.interrupted() and not last:
+        if stop and not last:
             raise KeyboardInterrupt
 
 

@@ -3,10 +3,10 @@
 ::
 
     config.toml              the resolved configuration
-    env.json                 versions, data hashes, command line
+    env.json                 versions, digests of the suites, command line
     metrics.jsonl            one flat object a step
     trajectories/step_000010.jsonl.gz
-    eval/step_000050/{results.json,trajectories.jsonl.gz}
+    eval/step_000050/results.json
     checkpoints/step_000050/{hf/,trainer/}   checkpoints/latest
 """
 

@@ -167,6 +167,41 @@ def test_an_interrupt_finishes_the_step_and_saves_it(config: Config, tmp_path: P
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_interrupt_that_comes_late_in_a_step_loses_no_step(
+    config: Config, tmp_path: Path
+) -> None:
+    folder = tmp_path / "late"
+    rarely = config.model_copy(
+        update={"save": config.save.model_copy(update={"every": 10}), "steps": 5}
+    )
+
+    def interrupt(metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == 1:  # all of the step is done, and it was not saved
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(rarely, folder, Reporter(lambda _: None, interrupt), resume=False)
+    latest = (folder / "checkpoints" / "latest").read_text().strip()
+    assert latest == f"step_{len(lines(folder)):06d}"
+
+
+def test_a_context_without_room_for_a_first_turn_is_said_in_one_line(
+    config: Config, tmp_path: Path
+) -> None:
+    narrow = config.policy.sampling.model_copy(update={"max_context": 8, "max_tokens": 7})
+    cramped = config.model_copy(
+        update={"policy": config.policy.model_copy(update={"sampling": narrow})}
+    )
+    with pytest.raises(UsageError, match="no episode had room for a first turn of 7 tokens"):
+        run_training(cramped, tmp_path / "cramped", QUIET, resume=False)
+
+
+def test_a_run_says_which_suites_it_saw(unbroken: Path) -> None:
+    suites = json.loads((unbroken / "env.json").read_text())["suites"]
+    assert set(suites) == {"corridor/train", "corridor/test"}
+    assert all(len(digest) == 64 for digest in suites.values())
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(config: Config, unbroken: Path) -> None:
     before = (unbroken / "metrics.jsonl").read_bytes()
     with pytest.raises(UsageError, match="already holds a run"):
@@ -195,6 +230,9 @@ def test_what_cannot_start_leaves_no_folder_behind(config: Config, tmp_path: Pat
         {"policy": config.policy.model_copy(update={"context": "window(2)"})},
         {"method": {"name": "eppo"}},
         {"env": config.env.model_copy(update={"task_types": ("9 rooms",)})},
+        {"env": config.env.model_copy(update={"suite": "corridor/test"})},  # held out
+        {"eval": config.eval.model_copy(update={"suite": "corridor/tset"})},
+        {"eval": config.eval.model_copy(update={"task_types": ("9 rooms",)})},
         {
             "policy": config.policy.model_copy(
                 update={"sampling": config.policy.sampling.model_copy(update={"max_context": 9999})}
