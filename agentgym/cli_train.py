@@ -115,12 +115,12 @@ def _without_none(table: dict[str, Any]) -> dict[str, Any]:
 def _run_name(config: Config) -> str:
     env = config.env.suite.partition("/")[0]
     model = Path(config.policy.model).name
-    method = str(config.method["name"]).replace(":", "-")
+    method = config.method_name.replace(":", "-")
     return f"{env}-{method}-{model}-{uuid.uuid4().hex[:6]}"
 
 
 def _introduce(config: Config, folder: Path, *, chose_model: bool, recipe: str | None) -> None:
-    say(f"method {config.method['name']} on {config.env.suite}, run folder {folder}")
+    say(f"method {config.method_name} on {config.env.suite}, run folder {folder}")
     if recipe is None:
         say(f"recipe: {DEFAULT_RECIPE}, made for two cores; --recipe paper has the published sizes")
     say(

@@ -61,6 +61,11 @@ class Config(_Section):
     eval: HeldOutOptions
     save: SaveOptions = SaveOptions()
 
+    @property
+    def method_name(self) -> str:
+        """The method, as ``epo`` or ``epo:released``; the neutral base where none is named."""
+        return str(self.method.get("name", "grpo"))
+
     def to_toml(self) -> str:
         """Return the configuration as TOML that :func:`load` reads back."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

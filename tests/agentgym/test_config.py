@@ -1,0 +1,105 @@
+"""Configurations: whose word is the last, what is refused, what is written is read back."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agentgym.config import load, merge, override, read_recipe, read_toml, recipe_names
+from agentgym.errors import DataError, UsageError
+
+LEAST = {"env": {"suite": "alfworld/gen-train"}, "eval": {"suite": "alfworld/gen-unseen"}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "table"),
+    [
+        ("steps=3", {"steps": 3}),
+        ("optim.lr=1e-6", {"optim": {"lr": 1e-6}}),
+        ("policy.sampling.max_tokens = 8", {"policy": {"sampling": {"max_tokens": 8}}}),
+        ("policy.model=owner/model", {"policy": {"model": "owner/model"}}),
+        ('env.task_types=["a", "b"]', {"env": {"task_types": ["a", "b"]}}),
+        ("policy.context=window(2)", {"policy": {"context": "window(2)"}}),
+    ],
+)
+def test_an_override_is_toml_and_a_string_where_it_is_none(
+    setting: str, table: dict[str, object]
+) -> None:
+    assert override(setting) == table
+
+
+@pytest.mark.parametrize("setting", ["steps", "=3", ""])
+def test_an_override_without_key_or_value_is_refused(setting: str) -> None:
+    with pytest.raises(UsageError, match=r"section\.key=value"):
+        override(setting)
+
+
+def test_tables_are_merged_and_values_replaced() -> None:
+    low = {"a": {"x": 1, "y": 2}, "b": 3}
+    assert merge(low, {"a": {"y": 4}, "b": {"z": 5}}) == {"a": {"x": 1, "y": 4}, "b": {"z": 5}}
+    assert low == {"a": {"x": 1, "y": 2}, "b": 3}
+
+
+def test_the_last_layer_has_the_last_word() -> None:
+    config = load([LEAST, {"steps": 5, "optim": {"lr": 1e-3}}, override("steps=7")])
+    assert (config.steps, config.optim.lr) == (7, 1e-3)
+
+
+def test_every_recipe_reads_back_what_it_writes() -> None:
+    assert recipe_names("alfworld") == ("laptop", "paper")
+    for name in recipe_names("alfworld"):
+        config = load([read_recipe("alfworld", name)])
+        assert load([tomllib.loads(config.to_toml())]) == config
+
+
+def test_the_paper_recipe_has_the_published_sizes() -> None:
+    config = load([read_recipe("alfworld", "paper")])
+    assert (config.steps, config.env.max_turns, config.policy.context) == (150, 50, "window(2)")
+    assert (config.rollout.tasks_per_step, config.rollout.group_size) == (16, 8)
+    assert (config.optim.lr, config.optim.warmup, config.optim.floor) == (5e-6, 0.1, 0.2)
+    assert (config.optim.mini_batch, config.optim.mini_batch_of) == (256, "row")
+    assert (config.reward.scale, config.reward.format_penalty) == (10, 0.1)
+    assert (config.policy.sampling.temperature, config.eval.temperature) == (1.0, 0.4)
+    # A prompt of 2,048 tokens and an answer of 512.
+    assert config.policy.sampling.max_context - config.policy.sampling.max_tokens == 2048
+
+
+def test_no_recipe_trains_on_what_it_is_measured_on() -> None:
+    for name in recipe_names("alfworld"):
+        config = load([read_recipe("alfworld", name)])
+        assert config.env.suite.endswith("train")
+        assert config.eval.suite.endswith("unseen")
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(UsageError, match=r"'optim\.lrr'; did you mean optim\.lr"):
+        load([LEAST, override("optim.lrr=1")])
+
+
+def test_a_value_that_does_not_fit_is_named() -> None:
+    with pytest.raises(UsageError, match=r"setting steps = 0: "):
+        load([LEAST, {"steps": 0}])
+
+
+def test_a_setting_that_must_be_given_is_named() -> None:
+    with pytest.raises(UsageError, match="the setting eval is missing"):
+        load([{"env": {"suite": "alfworld/gen-train"}}])
+
+
+def test_the_method_is_the_neutral_one_where_none_is_named() -> None:
+    assert load([LEAST]).method_name == "grpo"
+    assert load([LEAST, override("method.name=epo:released")]).method_name == "epo:released"
+
+
+def test_unknown_environments_and_recipes_are_refused() -> None:
+    with pytest.raises(UsageError, match="did you mean alfworld"):
+        read_recipe("alfword", "paper")
+    with pytest.raises(UsageError, match="did you mean laptop"):
+        read_recipe("alfworld", "labtop")
+
+
+def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("steps = = 3")
+    for name in ("bad.toml", "missing.toml"):
+        with pytest.raises(DataError, match=f"cannot read .*{name}"):
+            read_toml(tmp_path / name)

@@ -1,0 +1,52 @@
+"""Models by name: which prompt they are told, and what they cannot read."""
+
+import pytest
+
+from agentgym.errors import UsageError
+from agentgym.models import check_context, open_model, prompt_of
+from agentgym.policies.prompt import load_prompt
+from agentgym.rollout import SamplingOptions
+
+
+class Reads:
+    """A policy of which only the length of its context matters."""
+
+    max_context = 100
+
+
+def test_a_model_without_a_prompt_gets_the_environments_own() -> None:
+    prompt = prompt_of("m", None, "alfworld", "plain", "window(2)")
+    assert (prompt.template.name, str(prompt.context)) == ("alfworld.plain", "window(2)")
+    assert str(prompt_of("m", None, "alfworld", "tags", None).context) == "full"
+
+
+def test_a_model_keeps_the_prompt_it_was_trained_with() -> None:
+    saved = load_prompt("alfworld", "plain", "full")
+    assert prompt_of("m", saved, "alfworld", "tags", None) is saved
+    assert prompt_of("m", saved, "alfworld", "tags", "full") is saved
+    with pytest.raises(UsageError, match=r"trained with context full, not window\(2\)"):
+        prompt_of("m", saved, "alfworld", "tags", "window(2)")
+
+
+def test_a_context_longer_than_the_model_reads_is_refused() -> None:
+    check_context("m", Reads(), SamplingOptions(max_tokens=10, max_context=100))
+    with pytest.raises(UsageError, match="max_context is 101 tokens, the model m reads 100"):
+        check_context("m", Reads(), SamplingOptions(max_tokens=10, max_context=101))
+
+
+def test_a_turn_that_fills_the_context_is_refused() -> None:
+    with pytest.raises(UsageError, match="a turn of 50 tokens does not fit"):
+        check_context("m", Reads(), SamplingOptions(max_tokens=50, max_context=50))
+
+
+def test_a_bundled_model_is_opened_with_its_own_prompt_and_whole_context() -> None:
+    model = open_model("alfworld-tiny", "alfworld")
+    assert model.script.prompt.template.name == "alfworld.plain"
+    assert model.sampling.temperature == 0.4
+    assert model.sampling.max_context == model.policy.max_context == 2048
+    model.policy.close()
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(UsageError, match="did you mean alfworld-tiny"):
+        open_model("alfworld-tony", "alfworld")
