@@ -112,7 +112,8 @@ class Learner:
             step: Counted from 1.
 
         Returns:
-            Metrics, each the mean over the optimiser steps taken.
+            Metrics, each the mean over the optimiser steps taken; those of replayed batches
+            begin with ``replay/``.
 
         Raises:
             DivergedError: The loss or its gradient was not finite three times in a row.
@@ -126,10 +127,11 @@ class Learner:
                 group["lr"] = rate
         method.prepare(batch, step)
         seen: defaultdict[str, list[float]] = defaultdict(list)
-        for source, weight in ((batch, 1.0), *method.replay(step)):
+        sources = [("", batch, 1.0), *(("replay/", *item) for item in method.replay(step))]
+        for prefix, source, weight in sources:
             for mini_batch in self._mini_batches(source, step) if weight else ():
                 for name, value in self._step(mini_batch, method, step, weight).items():
-                    seen[name].append(value)
+                    seen[prefix + name].append(value)
         return {
             **{name: fmean(values) for name, values in seen.items()},
             **method.metrics(step),
@@ -139,7 +141,11 @@ class Learner:
         }
 
     def _step(self, mini_batch: Batch, method: Chain, step: int, weight: float) -> dict[str, float]:
-        """Take one optimiser step, or skip it where loss or gradient are not finite."""
+        """Take one optimiser step; skip it where loss or gradient are not finite.
+
+        Returns:
+            Metrics of the step; none where it was skipped.
+        """
         sums: defaultdict[str, float] = defaultdict(float)
         watched: dict[str, list[Tensor]] = {}
         for forward in self._forwards(mini_batch, step):
@@ -157,8 +163,7 @@ class Learner:
             (total * weight).backward()  # type: ignore[no-untyped-call]
         for name, gradients in watched.items():
             sums[f"optim/grad_norm/{name}"] = _norm(gradients)
-        self._apply(sums, step)
-        return sums
+        return sums if self._apply(sums, step) else {}
 
     def _forwards(self, mini_batch: Batch, step: int) -> Iterator[Forward]:
         """Run the model over a mini-batch, a micro-batch at a time."""
@@ -185,21 +190,24 @@ class Learner:
                 if gradient is not None:
                     total += gradient
 
-    def _apply(self, sums: dict[str, float], step: int) -> None:
+    def _apply(self, sums: dict[str, float], step: int) -> bool:
+        """Step the optimisers if loss and gradient are finite; return whether they are."""
         limit = self._options.clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit).item()
-        if math.isfinite(norm) and math.isfinite(sums["loss/total"]):
+        sums["optim/grad_norm"] = norm
+        finite = math.isfinite(norm) and math.isfinite(sums["loss/total"])
+        if finite:
             for optimizer in self._optimizers:
                 optimizer.step()
-            sums["optim/grad_norm"] = norm
             self._updates += 1
             self._skipped_in_a_row = 0
-        else:
-            self._skip(sums, norm, step)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
+        if not finite:
+            self._skip(sums, step)
+        return finite
 
-    def _skip(self, sums: dict[str, float], norm: float, step: int) -> None:
+    def _skip(self, sums: dict[str, float], step: int) -> None:
         """Count an update that was not made.
 
         Raises:
@@ -212,7 +220,7 @@ class Learner:
         terms = ", ".join(f"{name} {value:g}" for name, value in sums.items())
         raise DivergedError(
             f"step {step}: loss or gradient was not finite {SKIPS_IN_A_ROW} times in a row"
-            f" (gradient norm {norm:g}; {terms}); {self._updates} updates were made before, the"
+            f" ({terms}); {self._updates} updates were made before, the"
             f" learning rate is {self._optimizers[0].param_groups[0]['lr']:g}; resume from the last"
             " checkpoint with a lower optim.lr or optim.clip"
         )
