@@ -202,7 +202,8 @@ async def play(worker: Worker, voice: Voice, key: Key, seed: int) -> Trajectory:
     """Play one episode to its end.
 
     An exception that the environment raised, or its second hang, ends the episode with
-    ``Stop.ERROR`` and the reason; the turns so far are kept.
+    ``Stop.ERROR`` and the reason; the turns so far are kept. What the environment finds wrong with
+    how it is used or with its data is not the episode's: it is raised, and ends the rollout.
     """
     turns: list[Turn] = []
     info: Info = {}

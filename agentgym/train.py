@@ -78,8 +78,11 @@ def resumed_config(folder: Path) -> Config:
 def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     """Return the resolved configuration and what a run would do, without doing it.
 
+    The model itself is not loaded: what it lacks, or cannot read, only the run finds.
+
     Raises:
-        AgentGymError: The run would not start; the same error.
+        AgentGymError: Folder, method, suites or task types do not fit, or no model has that name;
+            the same error as the run's.
     """
     latest = RunFolder.open(folder).latest_checkpoint() if resume else RunFolder.refuse(folder)
     method = build_chain(config.method, config.steps, config.reward)
