@@ -121,8 +121,7 @@ def evaluate(
     if example.needs_expert and not env.has_expert:
         raise UsageError(f"{env.name} has no expert; choose another policy than {example.name}")
     protocol = _protocol(env, spec, example.name, options)
-    episodes = _play(spec, policy, _keys(env, options), options, started)
-    return Evaluation(protocol, summarise(episodes), tuple(episodes))
+    return _evaluation(env, protocol, _play(spec, policy, _keys(env, options), options, started))
 
 
 def evaluate_model(spec: EnvSpec, model: Model, options: EvalOptions) -> Evaluation:
@@ -151,8 +150,7 @@ def evaluate_model(spec: EnvSpec, model: Model, options: EvalOptions) -> Evaluat
                 f"{options.seed}:eval",
             )
 
-    episodes = tuple(episode_of(trajectory) for trajectory in asyncio.run(run()))
-    return Evaluation(protocol, summarise(episodes), episodes)
+    return _evaluation(env, protocol, asyncio.run(run()))
 
 
 def tasks_of(env: TextEnv, task_types: Sequence[str]) -> tuple[str, ...]:
@@ -219,6 +217,15 @@ def write_results(evaluation: Evaluation, folder: Path) -> Path:
     return path
 
 
+def _evaluation(
+    env: TextEnv, protocol: EvalProtocol, trajectories: Sequence[Trajectory]
+) -> Evaluation:
+    # An episode that broke before its first observation could not say what type its task is.
+    typed = (replace(t, task_type=t.task_type or env.task_type(t.key.task)) for t in trajectories)
+    episodes = tuple(episode_of(trajectory) for trajectory in typed)
+    return Evaluation(protocol, summarise(episodes), episodes)
+
+
 def _protocol(env: TextEnv, spec: EnvSpec, policy: str, options: EvalOptions) -> EvalProtocol:
     suite = env.suite
     beside = {k: v for k, v in spec.options.items() if k not in ("suite", "max_turns")}
@@ -247,7 +254,7 @@ def _play(
     keys: Sequence[Key],
     options: EvalOptions,
     started: Callable[[int, int], None],
-) -> list[Episode]:
+) -> list[Trajectory]:
     count = 0
 
     def voice(key: Key, _: int) -> Voice:
@@ -257,9 +264,8 @@ def _play(
         draws = random.Random(f"{options.seed}:{key.task}:{key.member}").getrandbits(31)
         return TextVoice(policy(), key, draws)
 
-    async def run() -> list[Episode]:
+    async def run() -> list[Trajectory]:
         async with WorkerPool(spec, options.workers) as pool:
-            trajectories = await play_all(pool, keys, voice, str(options.seed))
-        return [episode_of(trajectory) for trajectory in trajectories]
+            return await play_all(pool, keys, voice, str(options.seed))
 
     return asyncio.run(run())

@@ -1,11 +1,13 @@
 """Evaluating a text policy over a whole suite."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agentgym import __version__
+from agentgym.envs.base import TextEnv
 from agentgym.envs.corridor import CorridorEnv
 from agentgym.errors import DataError, UsageError
 from agentgym.evaluate import (
@@ -18,7 +20,7 @@ from agentgym.evaluate import (
     write_results,
 )
 from agentgym.policies.scripted import ExpertPolicy, RandomPolicy, ReplayPolicy
-from agentgym.types import EnvSpec, Stop
+from agentgym.types import EnvSpec, Info, Stop
 
 CORRIDOR = EnvSpec("corridor", {"suite": "corridor/test"})
 SAY = EnvSpec("say", {"suite": "say/all"})
@@ -143,3 +145,22 @@ def test_results_that_are_none_are_told_from_results(tmp_path: Path, content: st
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(DataError, match=r"cannot read the results .*results\.json"):
         read_results(tmp_path)
+
+
+def test_an_episode_that_breaks_at_its_start_counts_for_the_type_of_its_task(
+    register: Callable[[type[TextEnv]], None], say_env: type[TextEnv]
+) -> None:
+    class Late(say_env):  # type: ignore[misc, valid-type] # the fixture's class
+        name = "late"
+
+        def begin(self, task: str, seed: int) -> tuple[str, Info]:
+            if task == "1":
+                raise ZeroDivisionError("broken at the start")
+            return super().begin(task, seed)
+
+        def task_type(self, task: str) -> str:
+            return "odd" if int(task) % 2 else "even"
+
+    register(Late)
+    summary = evaluate(EnvSpec("late", {"suite": "say/all"}), ExpertPolicy, EvalOptions()).summary
+    assert {kind: rate.tasks for kind, rate in summary.by_type.items()} == {"even": 2, "odd": 2}
