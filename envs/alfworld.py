@@ -59,8 +59,8 @@ class ALFWorldEnv(TextEnv):
             ``agentgym[alfworld]`` and a process of its own.
 
     Raises:
-        UsageError: An unknown suite or engine, ``data`` for a suite that reads none, or
-            TextWorld is not installed.
+        UsageError: An unknown suite or engine, ``data`` that is no text or for a suite that reads
+            none, or TextWorld is not installed.
         DataError: The suite's games are not there.
     """
 
@@ -77,7 +77,9 @@ class ALFWorldEnv(TextEnv):
         engine: str = "native",
     ) -> None:
         if engine not in ENGINES:
-            raise unknown("engine of alfworld", engine, ENGINES)
+            raise unknown("engine of alfworld", str(engine), ENGINES)
+        if not isinstance(data, str | None):  # a command line reads 2024 as a number
+            raise UsageError(f"data names a folder, got {data!r}; write it as a path: ./{data}")
         self._data = data
         self._kind = engine
         self.needs_process = engine == "textworld"

@@ -61,7 +61,7 @@ def write_game(files: GameFiles, folder: Path) -> None:
 def _read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: nested without end
         raise DataError(f"cannot read {path}: {error}") from error
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:

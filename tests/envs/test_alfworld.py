@@ -14,7 +14,9 @@ from agentgym.envs.alfworld import ALFWorldEnv
 from agentgym.envs.alfworld_files import GAME_FILE, GameFiles, write_game
 from agentgym.envs.alfworld_generate import generate, task_ids
 from agentgym.envs.check import check_env
+from agentgym.envs.registry import make_env
 from agentgym.errors import DataError, UsageError
+from agentgym.types import EnvSpec
 
 Quirks = Callable[..., GameFiles]
 GAME = "pick_two_obj_and_place-Apple-None-Cabinet-1/trial_{}"
@@ -128,6 +130,13 @@ def test_unknown_suites_and_engines_are_refused_with_the_nearest() -> None:
         ALFWorldEnv(engine="textwrld")
 
 
+def test_options_that_are_no_text_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown engine of alfworld '5'"):
+        make_env(EnvSpec("alfworld", {"engine": 5}))
+    with pytest.raises(UsageError, match=r"got 2024; write it as a path: \./2024"):
+        make_env(EnvSpec("alfworld", {"suite": "alfworld/folder", "data": 2024}))
+
+
 # Episodes -------------------------------------------------------------------------------------
 
 
@@ -197,6 +206,13 @@ def test_a_broken_game_file_is_one_clear_line(env: ALFWorldEnv, data: Path) -> N
     with pytest.raises(DataError, match="cannot read") as error:
         env.reset(options={"task": GAME.format(2)})
     assert "\n" not in str(error.value)
+
+
+def test_a_game_file_nested_without_end_is_refused(env: ALFWorldEnv, data: Path) -> None:
+    (game,) = data.rglob(f"trial_2/{GAME_FILE}")
+    game.write_text("[" * 200_000)
+    with pytest.raises(DataError, match="cannot read"):
+        env.reset(options={"task": GAME.format(2)})
 
 
 def test_a_game_that_vanished_is_an_error(data: Path) -> None:
