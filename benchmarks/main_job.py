@@ -28,9 +28,9 @@ from statistics import fmean, stdev
 
 ARMS: dict[str, list[str] | None] = {
     "no training": None,
+    "EPO": ["--method", "epo"],
     "GRPO": ["--method", "grpo"],
     "entropy bonus": ["--method", "epo", "--set", "method.alpha=0"],
-    "EPO": ["--method", "epo"],
 }
 SEEDS = (0, 1, 2)
 SUITE = "alfworld/gen-unseen"
@@ -48,7 +48,7 @@ def main() -> None:
     if options.write:
         write(options.folder)
         return
-    cells = [(arm, seed) for seed in SEEDS for arm in ARMS]
+    cells = [(arm, seed) for arm in ARMS for seed in SEEDS]
     with ThreadPoolExecutor(options.jobs) as pool:
         for line in pool.map(lambda cell: run_cell(options.folder, *cell), cells):
             print(line, flush=True)
