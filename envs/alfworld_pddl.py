@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, product
+from itertools import count, islice, product
 from typing import TypeAlias
 
 from agentgym.envs.alfworld_actions import Action, Domain, Effect, Problem
@@ -142,7 +142,12 @@ def _initial_facts(nodes: list[Node], objects: Mapping[str, str]) -> dict[str, s
         for argument in arguments:
             if not isinstance(argument, str) or argument not in objects:
                 raise DataError(f"{_show(node)} speaks of {_show(argument)}, which is no object")
-        facts[str(predicate)].add(tuple(str(argument) for argument in arguments))
+        alike = facts[str(predicate)]
+        if any(len(arguments) != len(fact) for fact in islice(alike, 1)):
+            raise DataError(
+                f"{_show(node)} has another number of arguments than others of its kind"
+            )
+        alike.add(tuple(str(argument) for argument in arguments))
     return facts
 
 

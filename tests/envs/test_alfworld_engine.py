@@ -233,6 +233,11 @@ def test_a_task_is_what_follows_your_task_is_to() -> None:
         ("pddl_problem", lambda text: text.replace("(define", "(def"), "begins with"),
         ("pddl_problem", lambda text: text.replace(":goal", ":aim"), "one :init and one :goal"),
         ("pddl_problem", lambda text: text.replace("agent1 - agent", ""), "agent1, which is no"),
+        (
+            "pddl_problem",
+            lambda text: text.replace("(:init", "(:init (atLocation)"),
+            "another number",
+        ),
         ("pddl_problem", lambda text: text.replace("exists (?r", "forall (?r"), "forall"),
         ("pddl_problem", lambda text: None, "NoneType, expected a text"),
         ("pddl_domain", lambda text: text.replace("(:types", "(:derived"), ":derived"),
