@@ -22,8 +22,8 @@ from agentgym.trainers.run_folder import RunFolder
 MODEL = "hf"
 OPTIMIZER = "trainer/optimizer.pt"
 PROGRESS = "trainer/progress.json"
-# What JSON and torch raise on files that are missing, cut off, or something else.
-_UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, UnpicklingError)
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, UnpicklingError)
+"""What JSON and torch raise on files that are missing, cut off, or something else."""
 
 
 def save_checkpoint(
@@ -54,7 +54,7 @@ def load_trainer_state(folder: Path, learner: Learner, method: Chain) -> int:
         progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
         saved_with, state, step = progress["method"], progress["state"], int(progress["step"])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read the checkpoint {folder}: {error!r}") from error
     if saved_with != method.name:
         raise UsageError(

@@ -16,7 +16,7 @@ import tomli_w
 import torch
 import transformers
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from agentgym import __version__
@@ -25,8 +25,10 @@ from agentgym.errors import DataError, unknown
 from agentgym.evaluate import tasks_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
+from agentgym.policies.hf import load_model, load_tokenizer
 from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
 from agentgym.rollout import EnvOptions
+from agentgym.trainers.checkpoint import MODEL, UNREADABLE
 from agentgym.trainers.demonstrations import Demonstrations, Player, row_of, texts_of
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
@@ -37,7 +39,6 @@ from agentgym.types import EnvSpec, Row
 DEMONSTRATORS = {"alfworld": "agentgym.envs.alfworld_demonstrator:Demonstrator"}
 """Who plays for each environment that has a demonstrator."""
 
-MODEL = "hf"
 STATE = "trainer/state.pt"
 
 
@@ -189,11 +190,7 @@ def _demonstrator(name: str) -> Callable[..., Player]:
 
 
 def _existing(folder: Path, env: str) -> _Parts:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the model {folder}: {error}") from error
+    model, tokenizer = load_model(folder, torch.float32), load_tokenizer(folder)
     return _Parts(model, tokenizer, saved_prompt(folder) or _plain(env))
 
 
@@ -212,6 +209,6 @@ def _plain(env: str) -> Prompt:
 def _read_state(path: Path) -> dict[str, object]:
     try:
         state: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"cannot read the checkpoint {path}: {error}") from error
+    except UNREADABLE as error:
+        raise DataError(f"cannot read the checkpoint {path}: {error!r}") from error
     return state

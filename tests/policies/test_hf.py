@@ -346,6 +346,14 @@ def test_a_folder_that_is_no_whole_model_says_what_is_missing(model_of, tokenize
     assert "cannot load the model" in message()
 
 
+def test_weights_that_were_cut_off_are_one_clear_error(model_of, tokenizer, tmp_path):
+    HFPolicy(model_of("llama"), tokenizer).save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(DataError, match="cannot load the model"):
+        HFPolicy.from_pretrained(tmp_path, device="cpu")
+
+
 def test_a_tokenizer_that_names_no_end_is_refused(model_of, tokenizer_with):
     tokenizer = tokenizer_with("")
     tokenizer.eos_token = None
