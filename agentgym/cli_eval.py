@@ -32,6 +32,10 @@ def eval_(
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, help="Of a model; 0 is greedy.")
     ] = 0.4,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=1, help="Longest turn of a model, in tokens."),
+    ] = None,
     tasks: Annotated[
         int | None, typer.Option("-n", "--tasks", min=1, help="Only the first tasks of the suite.")
     ] = None,
@@ -52,7 +56,11 @@ def eval_(
     if (policy is None) == (model is None):
         raise UsageError("say who plays: --policy expert or random, or --model NAME")
     spec = env_spec(env, suite, option or (), max_turns)
-    play = _scripted(policy) if policy is not None else _modelled(str(model), spec, temperature)
+    play = (
+        _scripted(policy)
+        if policy is not None
+        else _modelled(str(model), spec, temperature, max_tokens)
+    )
     if output is not None:
         refuse_results(output)
     evaluation = play(spec, EvalOptions(tasks, samples, seed, workers))
@@ -75,13 +83,15 @@ def _scripted(name: str) -> Callable[[EnvSpec, EvalOptions], Evaluation]:
 
 
 def _modelled(
-    name: str, spec: EnvSpec, temperature: float
+    name: str, spec: EnvSpec, temperature: float, max_tokens: int | None
 ) -> Callable[[EnvSpec, EvalOptions], Evaluation]:
     from agentgym.evaluate import evaluate_model
-    from agentgym.models import open_model
+    from agentgym.models import check_context, open_model
 
     model = open_model(name, spec.name)
-    sampling = model.sampling.model_copy(update={"temperature": temperature})
+    asked = {"temperature": temperature, "max_tokens": max_tokens or model.sampling.max_tokens}
+    sampling = model.sampling.model_copy(update=asked)
+    check_context(name, model.policy, sampling)
     return lambda spec, options: evaluate_model(spec, replace(model, sampling=sampling), options)
 
 

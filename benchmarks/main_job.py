@@ -61,7 +61,16 @@ def run_cell(folder: Path, arm: str, seed: int) -> str:
         model = "alfworld-tiny" if ARMS[arm] is None else train(cell, ARMS[arm] or [], seed)
         agentgym(
             *("eval", "--suite", SUITE, "--model", model, "--max-turns", "30"),
-            *("--temperature", "1.0", "--seed", str(seed), "--output", str(cell / "panel")),
+            *(
+                "--max-tokens",
+                "16",
+                "--temperature",
+                "1.0",
+                "--seed",
+                str(seed),
+                "--output",
+                str(cell / "panel"),
+            ),
         )
     return f"{arm}, seed {seed}: {success(cell):.3f}"
 
