@@ -33,7 +33,7 @@ test: .venv/.made
 	touch $@
 
 test-reference: .venv-reference/.made # the native ALFWorld engine against TextWorld; about 20 minutes
-	$(REFERENCE)/python -m pytest -m reference --timeout 1800 tests/reference
+	$(REFERENCE)/python -m pytest -m reference -s --timeout 1800 tests/reference
 
 benchmark-envs: .venv-reference/.made
 	$(REFERENCE)/python benchmarks/envs.py

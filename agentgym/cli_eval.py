@@ -134,6 +134,8 @@ def _figures(protocol: EvalProtocol, summary: Summary) -> str:
         figures.append(f"admissible {summary.admissible_rate:.3f}")
     if protocol.samples > 1:
         figures.append(f"pass@{protocol.samples} {summary.solved_once:.3f}")
+    if summary.faults:
+        figures.append(f"faults healed {summary.faults}")
     stops = ", ".join(f"{stop} {count}" for stop, count in summary.stops.items())
     return f"{', '.join(figures)}; ended by: {stops}"
 

@@ -27,6 +27,7 @@ from agentgym.types import EnvSpec, Key, Policy, TextPolicy, Trajectory
 from agentgym.workers import WorkerPool
 
 RESULTS_FILE = "results.json"
+AT_ONCE = 64  # episodes of a policy that acts on text; each holds an environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,6 @@ def _play(
 
     async def run() -> list[Trajectory]:
         async with WorkerPool(spec, options.workers) as pool:
-            return await play_all(pool, keys, voice, str(options.seed))
+            return await play_all(pool, keys, voice, str(options.seed), at_once=AT_ONCE)
 
     return asyncio.run(run())

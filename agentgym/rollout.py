@@ -112,6 +112,7 @@ class TextVoice:
 
     async def answer(self, view: View) -> Said:
         """Ask the policy; what it says is the action."""
+        await asyncio.sleep(0)  # neither it nor an inline step waits: an interrupt must get a turn
         action = self.policy.act(view)
         return Said(action, action, None)
 
@@ -264,12 +265,23 @@ async def play_all(
     voice_of: Callable[[Key, int], Voice],
     seed: str,
     leave: Callable[[], Awaitable[None]] | None = None,
+    at_once: int | None = None,
 ) -> list[Trajectory]:
-    """Play one episode a key at once and return the trajectories in the order of the keys."""
+    """Play one episode a key and return the trajectories in the order of the keys.
+
+    Args:
+        pool: Where the environments are.
+        keys: Which episodes.
+        voice_of: Makes what answers in an episode, from its key and its environment's seed.
+        seed: Where the environments' seeds come from, together with each task.
+        leave: Told when an episode will ask no more.
+        at_once: How many episodes go on at the same time; None lets all of them.
+    """
+    gate = asyncio.Semaphore(at_once or max(1, len(keys)))
 
     async def one(key: Key) -> Trajectory:
         number = env_seed(seed, key.task)
-        async with pool.worker() as worker:
+        async with gate, pool.worker() as worker:
             trajectory = await play(worker, voice_of(key, number), key, number)
             # Not where an error ends the rollout: nobody would hear what a last round samples.
             if leave is not None:

@@ -146,6 +146,29 @@ def test_trajectories_come_back_in_the_order_of_their_keys() -> None:
     assert asyncio.run(run()) == keys
 
 
+def test_an_interrupt_ends_a_rollout_of_scripts_long_before_its_last_episode() -> None:
+    begun: list[str] = []
+
+    class Interrupting(Saying):
+        def begin(self, task: str, seed: int) -> None:
+            begun.append(task)
+            if len(begun) == 5:
+                running.cancel()
+
+    async def run() -> None:
+        nonlocal running
+        running = asyncio.current_task()
+        keys = [Key(str(n), 0) for n in range(1000)]
+        await play_all(
+            FakePool(), keys, lambda k, s: TextVoice(Interrupting(""), k, s), "0", at_once=10
+        )
+
+    running: asyncio.Task[None] | None = None
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+    assert len(begun) <= 20
+
+
 class FakeConversation:
     """One token an utterance; its text is the last digit of the seed's task."""
 
