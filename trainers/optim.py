@@ -42,7 +42,7 @@ class OptimOptions(BaseModel):
     epochs: int = Field(default=1, ge=1)
     mini_batch: int | None = Field(default=None, ge=1)
     mini_batch_of: Literal["trajectory", "row"] = "trajectory"
-    micro_batch_tokens: int = Field(default=8192, ge=1)
+    micro_batch_tokens: int = Field(default=4096, ge=1)
 
 
 def learning_rate(options: OptimOptions, step: int, steps: int) -> float:

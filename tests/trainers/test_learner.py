@@ -118,6 +118,15 @@ def test_splitting_into_other_micro_batches_changes_nothing(
         assert_same(whole, split)
 
 
+def test_in_float32_it_changes_only_the_last_digits(make_model, two_groups) -> None:
+    settings = {"name": "epo", "entropy_coef": 0.1}
+    whole, split = (
+        gradient(make_model(torch.float32), settings, two_groups, micro_batch_tokens=tokens)
+        for tokens in (10_000, 50)
+    )
+    assert_same(whole, split, tolerance=1e-5)
+
+
 @pytest.mark.parametrize("settings", METHODS)
 def test_permuting_rows_changes_nothing(settings, make_model, two_groups) -> None:
     order = torch.tensor([3, 0, 7, 2, 5, 1, 4, 6])
