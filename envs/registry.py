@@ -6,16 +6,15 @@ register through the entry point group ``agentgym.envs``: ``name = "package.modu
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from inspect import signature
 
 import gymnasium
 
 from agentgym.envs.base import TextEnv
-from agentgym.errors import DataError, UsageError, unknown
+from agentgym.errors import UsageError, unknown
+from agentgym.plugins import load_plugin, plugin_paths
 from agentgym.types import EnvSpec
 
 ENTRY_POINT_GROUP = "agentgym.envs"
@@ -44,8 +43,7 @@ def register_with_gymnasium() -> None:
 
 @cache
 def _paths() -> dict[str, str]:
-    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return found | dict(BUILT_IN)
+    return plugin_paths(ENTRY_POINT_GROUP, BUILT_IN)
 
 
 def env_names() -> tuple[str, ...]:
@@ -60,17 +58,7 @@ def env_class(name: str) -> type[TextEnv]:
         UsageError: No environment has that name.
         DataError: The entry point of that name names no :class:`TextEnv`.
     """
-    if name not in _paths():
-        raise unknown("environment", name, env_names())
-    path = _paths()[name]
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"environment {name!r} is registered as {path}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, TextEnv)):
-        raise DataError(f"environment {name!r} is registered as {path}, which is no TextEnv")
-    return found
+    return load_plugin("environment", name, _paths(), TextEnv)  # type: ignore[type-abstract]
 
 
 def env_of_suite(suite: str) -> str:

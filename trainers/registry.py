@@ -6,15 +6,14 @@ The built-in ones are listed here by path. Others register through the entry poi
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import ValidationError
 
-from agentgym.errors import DataError, UsageError, unknown
+from agentgym.errors import UsageError, unknown
+from agentgym.plugins import load_plugin, plugin_paths
 from agentgym.trainers.method import Chain, Method, RewardOptions
 
 ENTRY_POINT_GROUP = "agentgym.methods"
@@ -27,8 +26,7 @@ BUILT_IN: Mapping[str, str] = {
 
 @cache
 def _paths() -> dict[str, str]:
-    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return found | dict(BUILT_IN)
+    return plugin_paths(ENTRY_POINT_GROUP, BUILT_IN)
 
 
 def method_names() -> tuple[str, ...]:
@@ -43,17 +41,7 @@ def method_class(name: str) -> type[Method[Any]]:
         UsageError: No method has that name.
         DataError: The entry point of that name names no :class:`Method`.
     """
-    if name not in _paths():
-        raise unknown("method", name, method_names())
-    path = _paths()[name]
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"method {name!r} is registered as {path}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise DataError(f"method {name!r} is registered as {path}, which is no Method")
-    return found
+    return load_plugin("method", name, _paths(), Method)
 
 
 def build_chain(
