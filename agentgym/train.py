@@ -68,7 +68,10 @@ def resumed_config(folder: Path) -> Config:
         UsageError: There is no run in the folder, or it is done.
     """
     run = RunFolder.open(folder)
-    config = load([tomllib.loads(run.config)])
+    written = tomllib.loads(run.config)
+    if "sft" in written:
+        raise UsageError(f"the run in {folder} is behaviour cloning; resume it with --method sft")
+    config = load([written])
     latest = run.latest_checkpoint()
     if latest is not None and latest[0] >= config.steps:
         raise UsageError(f"the run in {folder} is done: {config.steps} of {config.steps} steps")

@@ -214,6 +214,12 @@ def test_a_run_that_is_done_is_not_resumed(unbroken: Path) -> None:
         resumed_config(unbroken)
 
 
+def test_a_run_of_behaviour_cloning_says_how_it_is_resumed(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("steps = 3\n[sft]\n")
+    with pytest.raises(UsageError, match="resume it with --method sft"):
+        resumed_config(tmp_path)
+
+
 def test_a_checkpoint_of_another_method_is_refused(
     config: Config, unbroken: Path, tmp_path: Path
 ) -> None:
