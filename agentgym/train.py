@@ -20,7 +20,7 @@ from torch import nn
 from agentgym import __version__
 from agentgym.config import Config, load
 from agentgym.envs.registry import env_of_suite, make_env
-from agentgym.errors import UsageError
+from agentgym.errors import DataError, UsageError
 from agentgym.evaluate import (
     EvalOptions,
     Evaluation,
@@ -161,6 +161,11 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         if done:
             reporter.say(f"resumed after step {done} of {config.steps}")
         if not has_results(run.eval_folder(0)):
+            if done:  # the weights are no longer those that the run began with
+                raise DataError(
+                    f"{run.eval_folder(0)} has no results of the evaluation before the first step,"
+                    " which the last table needs; bring it back, or start a new run"
+                )
             reporter.say(f"measuring {config.eval.tasks} held-out tasks before the first step")
             evaluate(0)
         parts = Parts(

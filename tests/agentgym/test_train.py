@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from agentgym.config import Config, load
 from agentgym.envs.corridor import WORDS
-from agentgym.errors import UsageError
+from agentgym.errors import DataError, UsageError
 from agentgym.policies.prompt import load_prompt
 from agentgym.train import Reporter, dry_run, resumed_config, run_training
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
@@ -212,6 +212,16 @@ def test_a_folder_that_holds_a_run_is_left_alone(config: Config, unbroken: Path)
 def test_a_run_that_is_done_is_not_resumed(unbroken: Path) -> None:
     with pytest.raises(UsageError, match="is done: 3 of 3 steps"):
         resumed_config(unbroken)
+
+
+def test_a_resumed_run_does_not_measure_trained_weights_as_untrained(
+    config: Config, unbroken: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(unbroken, folder)
+    shutil.rmtree(folder / "eval" / "step_000000")
+    with pytest.raises(DataError, match="before the first step"):
+        run_training(config.model_copy(update={"steps": 9}), folder, QUIET, resume=True)
 
 
 def test_a_run_of_behaviour_cloning_says_how_it_is_resumed(tmp_path: Path) -> None:
