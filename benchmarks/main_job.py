@@ -10,7 +10,8 @@ plays all 300 games of ``alfworld/gen-unseen`` once, at the temperature of train
 is chosen by anything: the last one counts.
 
 ``--jobs`` cells at a time, each on one thread. ``--write`` writes the table of what is done into
-``main_job.md`` and the picture into ``main_job.png`` beside this file.
+``main_job.md`` and the picture into ``main_job.png`` beside this file; it needs
+``agentgym[benchmarks]``.
 """
 
 from __future__ import annotations
