@@ -58,7 +58,7 @@ def main() -> None:
 def run_cell(folder: Path, arm: str, seed: int) -> str:
     """Train and evaluate one arm with one seed, unless that is done; return a line about it."""
     cell = cell_folder(folder, arm, seed)
-    if not (cell / "panel" / "results.json").exists():
+    if not is_done(cell):
         model = "alfworld-tiny" if ARMS[arm] is None else train(cell, ARMS[arm] or [], seed)
         agentgym(
             *("eval", "--suite", SUITE, "--model", model, "--max-turns", "30"),
@@ -108,6 +108,11 @@ def cell_folder(folder: Path, arm: str, seed: int) -> Path:
     return folder / f"{arm.replace(' ', '-').lower()}-{seed}"
 
 
+def is_done(cell: Path) -> bool:
+    """Return whether a cell was trained and evaluated to its end."""
+    return (cell / "panel" / "results.json").exists()
+
+
 def success(cell: Path) -> float:
     """Return the success rate of a cell that is done."""
     results = json.loads((cell / "panel" / "results.json").read_text())
@@ -121,7 +126,7 @@ def write(folder: Path) -> None:
         arm: [
             success(cell_folder(folder, arm, seed))
             for seed in SEEDS
-            if (cell_folder(folder, arm, seed) / "panel" / "results.json").exists()
+            if is_done(cell_folder(folder, arm, seed))
         ]
         for arm in ARMS
     }
@@ -140,7 +145,7 @@ def write(folder: Path) -> None:
             "|---|---|---|---|---|---|",
             *rows,
             "",
-            "Three seeds rank nothing.",
+            "Three seeds rank nothing." + missing(folder),
             "",
             "![Success during training](main_job.png)",
             "",
@@ -149,6 +154,17 @@ def write(folder: Path) -> None:
     (HERE / "main_job.md").write_text(text)
     draw(folder)
     print(text)
+
+
+def missing(folder: Path) -> str:
+    """Return a sentence about the cells that are not done, if there are any."""
+    cells = [
+        f"{arm}, seed {seed}"
+        for arm in ARMS
+        for seed in SEEDS
+        if not is_done(cell_folder(folder, arm, seed))
+    ]
+    return f" Not done yet: {'; '.join(cells)}." if cells else ""
 
 
 def row(arm: str, rates: list[float], base: list[float]) -> str:
@@ -178,7 +194,8 @@ def draw(folder: Path) -> None:
         curves = [
             curve(path)
             for seed in SEEDS
-            if (path := cell_folder(folder, arm, seed) / "run" / "metrics.jsonl").exists()
+            if is_done(cell_folder(folder, arm, seed))
+            and (path := cell_folder(folder, arm, seed) / "run" / "metrics.jsonl").exists()
         ]
         if not curves:
             continue
