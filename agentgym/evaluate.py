@@ -1,7 +1,9 @@
 """Run a policy over a suite: every task exactly once a sample, and the protocol beside the result.
 
 The result is a function of the protocol alone: each draw comes from the seed, the task and the
-sample, so neither the number of workers nor their timing changes anything.
+sample, so neither the number of workers nor their timing changes anything. One exception: a model
+in this process, on an environment that needs processes, plays in waves of as many as there are
+workers, and the same turn sampled in another batch differs in its last bits.
 """
 
 from __future__ import annotations
