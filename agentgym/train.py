@@ -35,6 +35,7 @@ from agentgym.models import check_context, prompt_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
+from agentgym.provenance import commit
 from agentgym.trainers.checkpoint import MODEL, load_trainer_state
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Parts, Plan, train
@@ -203,6 +204,7 @@ def _about() -> dict[str, object]:
     """Return what made the run, beside its configuration."""
     return {
         "agentgym": __version__,
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -3,7 +3,7 @@
 ::
 
     config.toml              the resolved configuration
-    env.json                 versions, digests of the suites, command line
+    env.json                 versions, commit, digests of the suites, command line
     metrics.jsonl            one flat object a step
     trajectories/step_000010.jsonl.gz
     eval/step_000050/results.json
