@@ -1,9 +1,15 @@
-"""Advantages from the returns of a group. Axes: **N** trajectories."""
+"""Advantages from the returns of a group. Axes: **N** trajectories, **B** rows, **T** tokens."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from agentgym.trainers.batch import Batch
+
+StatisticUnit = Literal["trajectory", "row", "turn"]
 
 
 def group_advantage(
@@ -45,3 +51,17 @@ def group_advantage(
         return centred_N.to(return_N.dtype)
     variance_G = total(weight_N * centred_N.square()) / (units_G - ddof).clamp(min=1)
     return (centred_N / (variance_G.sqrt()[group_N] + eps)).to(return_N.dtype)
+
+
+def unit_counts(batch: Batch, unit: StatisticUnit) -> Tensor:
+    """Return ``count_N``: how often each trajectory counts in its group's statistics."""
+    if unit == "trajectory":
+        return torch.ones_like(batch.turns_N)
+    if unit == "turn":
+        return batch.turns_N
+    return torch.bincount(batch.trajectory_B, minlength=len(batch.turns_N))
+
+
+def of_tokens(batch: Batch, advantage_N: Tensor) -> Tensor:
+    """Return ``advantage_BT``: the trajectory's for each token of the policy, 0 for the others."""
+    return advantage_N[batch.trajectory_B, None] * batch.mask_BT

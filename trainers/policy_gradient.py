@@ -1,0 +1,134 @@
+"""What all bases share: the clipped surrogate, the divergence from a reference, the entropy bonus.
+
+    L = aggregate( clipped surrogate(r, A) + kl_coef KL - entropy_coef H )
+
+A base is a subclass that says what the advantage A of a token is. Settings of the surrogate are
+those of PPO (J. Schulman et al., "Proximal Policy Optimization Algorithms", arXiv 1707.06347) with
+what later work added, each off or symmetric unless a base says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from agentgym.errors import UsageError
+from agentgym.trainers.aggregate import Aggregation, SequenceUnit
+from agentgym.trainers.batch import Batch
+from agentgym.trainers.kl import KL, kl_estimate
+from agentgym.trainers.method import Forward, Loss, Method, Need, Options, Term
+from agentgym.trainers.returns import turn_end_rewards
+from agentgym.trainers.surrogate import clipped, clipped_surrogate
+
+
+class SurrogateOptions(Options):
+    """The settings of the surrogate that stands under every method."""
+
+    clip_low: float = Field(0.2, ge=0, description="how far a ratio may fall (PPO)")
+    clip_high: float = Field(0.2, ge=0, description="how far a ratio may rise (PPO; DAPO: 0.28)")
+    dual_clip: float | None = Field(
+        3.0, gt=1, description="bound where the advantage is negative, in advantages (verl)"
+    )
+    kl_coef: float = Field(0.0, ge=0, description="weight of the divergence from the reference")
+    kl: KL = Field(KL.K3, description="its estimate")
+    kl_in: Literal["loss", "reward"] = Field(
+        "loss", description="where it counts: a term of the loss (GRPO) or a penalty of each token"
+    )
+    entropy_coef: float = Field(0.0, description="weight of a plain entropy bonus")
+    aggregation: Aggregation = Field(
+        Aggregation.TOKEN_MEAN, description="how token losses become one (DAPO; verl's default)"
+    )
+    sequence: SequenceUnit = Field("trajectory", description="what a sequence is to it")
+    sum_norm: int | None = Field(
+        None, gt=0, description="the constant of seq-mean-token-sum-norm, in tokens"
+    )
+
+    @model_validator(mode="after")
+    def _sum_norm_is_there(self) -> SurrogateOptions:
+        if self.aggregation is Aggregation.SEQ_MEAN_TOKEN_SUM_NORM and self.sum_norm is None:
+            raise ValueError(f"{self.aggregation} needs sum_norm, a number of tokens")
+        return self
+
+
+SurrogateOptionsT = TypeVar("SurrogateOptionsT", bound=SurrogateOptions)
+
+
+class PolicyGradient(Method[SurrogateOptionsT]):
+    """A base: the surrogate's loss; subclasses give the advantages."""
+
+    role = "base"
+    options_type: ClassVar[type[Options]] = SurrogateOptions
+
+    @property
+    def needs(self) -> Need:
+        """A reference where there is a divergence from it, entropies where there is a bonus."""
+        needs = Need.REFERENCE if self.options.kl_coef else Need.NOTHING
+        return needs | (Need.ENTROPY_GRADIENT if self.options.entropy_coef else Need.NOTHING)
+
+    def token_rewards(self, batch: Batch) -> Tensor:
+        """Return ``reward_BT``: a turn's reward at its last token, less the divergence's penalty.
+
+        The penalty is there where ``kl_in`` says so. A turn without a token has its reward
+        nowhere; sums over a trajectory are :meth:`returns`.
+        """
+        reward_BT, penalty_BT = turn_end_rewards(batch), self._penalty(batch)
+        return reward_BT if penalty_BT is None else reward_BT - penalty_BT
+
+    def returns(self, batch: Batch) -> Tensor:
+        """Return ``return_N``: the rewards of each trajectory, less the divergence's penalty."""
+        penalty_BT = self._penalty(batch)
+        if penalty_BT is None:
+            return batch.return_N
+        penalty_B = penalty_BT.sum(-1).to(batch.return_N)
+        return batch.return_N.index_add(0, batch.trajectory_B, -penalty_B)
+
+    def _penalty(self, batch: Batch) -> Tensor | None:
+        o = self.options
+        if not o.kl_coef or o.kl_in == "loss":
+            return None
+        assert batch.old_logprob_BT is not None
+        assert batch.ref_logprob_BT is not None
+        return o.kl_coef * kl_estimate(batch.old_logprob_BT, batch.ref_logprob_BT, o.kl)
+
+    def loss(self, forward: Forward, loss: Loss) -> Loss:
+        """Return surrogate, divergence from the reference and entropy bonus."""
+        o, batch = self.options, forward.batch
+        assert batch.old_logprob_BT is not None
+        assert batch.advantage_BT is not None
+        weight_BT = forward.weight_BT(o.aggregation, o.sequence, o.sum_norm)
+        mean_BT = forward.weight_BT(Aggregation.TOKEN_MEAN)
+        log_ratio_BT = forward.logprob_BT - batch.old_logprob_BT
+        surrogate_BT = clipped_surrogate(
+            log_ratio_BT, batch.advantage_BT, o.clip_low, o.clip_high, o.dual_clip
+        )
+        loss = loss.with_term("policy", Term(surrogate_BT, weight_BT))
+        if o.kl_coef:
+            assert batch.ref_logprob_BT is not None
+            kl_BT = kl_estimate(forward.logprob_BT, batch.ref_logprob_BT, o.kl)
+            loss = loss.with_metric("actor/ref_kl", kl_BT, mean_BT)
+            if o.kl_in == "loss":
+                loss = loss.with_term("ref_kl", Term(o.kl_coef * kl_BT, weight_BT))
+        if o.entropy_coef:
+            bonus_BT = -o.entropy_coef * forward.entropy_BT
+            loss = loss.with_term("entropy", Term(bonus_BT, weight_BT))
+        held_BT = clipped(log_ratio_BT, batch.advantage_BT, o.clip_low, o.clip_high)
+        loss = loss.with_metric("actor/clip_frac", held_BT.to(mean_BT), mean_BT)
+        return loss.with_metric("actor/ppo_kl", -log_ratio_BT, mean_BT)
+
+
+def refuse_single(batch: Batch) -> None:
+    """Refuse a batch with a group of one, which has no statistic.
+
+    Raises:
+        UsageError: There is one.
+    """
+    size_G = torch.bincount(batch.group_N)
+    if (size_G == 1).any():
+        single = int((size_G[batch.group_N] == 1).nonzero()[0, 0])
+        raise UsageError(
+            f"the group of task {batch.trajectories[single].key.task} has one trajectory, and its"
+            " advantage is relative to others; set rollout.group_size to 2 or more"
+        )
