@@ -12,10 +12,9 @@ from one generator seeded with a string, by ``random()`` only, whose sequence Py
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import TypeVar
 
 from agentgym.envs.alfworld_files import GameFiles
 from agentgym.envs.alfworld_layout import Item, Layout
@@ -37,6 +36,7 @@ from agentgym.envs.alfworld_tasks import (
     scenes_for,
     stands_for,
 )
+from agentgym.envs.draws import pick, shuffled
 from agentgym.errors import UsageError, unknown
 
 _SIZES = {"gen-train": 3600, "gen-seen": 300, "gen-unseen": 300}
@@ -44,7 +44,6 @@ _SIZES = {"gen-train": 3600, "gen-seen": 300, "gen-unseen": 300}
 SETS = tuple(_SIZES)
 """``gen-train``; ``gen-seen``: its rooms, other placements; ``gen-unseen``: rooms it never has."""
 
-_Item = TypeVar("_Item")
 _TASK_MARK = "UNKNOWN GOAL"
 _NUMBERS = (1, 1, 1, 2, 2, 3)  # how many there may be of a type of object
 _ATTEMPTS = 200  # to cut a room down so that a task is left in it
@@ -78,7 +77,7 @@ def generate(set_name: str, task_id: str) -> GameFiles:
         for scene in scenes_for(task_type)
         if (scene in UNSEEN_SCENES) == (set_name == "gen-unseen")
     ]
-    scene = _pick(random.Random(f"{seed}/scene"), scenes)
+    scene = pick(random.Random(f"{seed}/scene"), scenes)
     return make_game(seed, task_type, scene, trial=f"{set_name}_{number}")
 
 
@@ -124,7 +123,7 @@ def make_game(
     rng = random.Random(seed)
     room, task = _room_and_task(rng, task_type, scene, max_receptacles, max_objects)
     layout = _place(rng, room, task)
-    sentence = _pick(rng, task.sentences)
+    sentence = pick(rng, task.sentences)
     return _game_files(layout, sentence, seed, trial, domain, grammar)
 
 
@@ -140,7 +139,7 @@ def _room_and_task(
         room = _cut_down(rng, whole, task_type, max_receptacles, max_objects)
         tasks = possible_tasks(room, task_type)
         if tasks:
-            return room, _pick(rng, tasks[_pick(rng, sorted(tasks))])
+            return room, pick(rng, tasks[pick(rng, sorted(tasks))])
     raise UsageError(
         f"found no task {task_type} in room {scene} with {max_receptacles} receptacles and"
         f" {max_objects} types of objects; allow more"
@@ -157,12 +156,12 @@ def _cut_down(
     """Return the room with some of its receptacles and object types only."""
     receptacles, objects = list(room.receptacles), list(room.objects)
     if max_receptacles is not None:
-        drawn = _shuffled(rng, receptacles)
-        needed = [_pick(rng, _of_type(drawn, kind)) for kind in needed_receptacles(task_type)]
+        drawn = shuffled(rng, receptacles)
+        needed = [pick(rng, _of_type(drawn, kind)) for kind in needed_receptacles(task_type)]
         others = [one for one in drawn if one not in needed]
         receptacles = [*needed, *others][:max_receptacles]
     if max_objects is not None:
-        objects = _shuffled(rng, objects)[:max_objects]
+        objects = shuffled(rng, objects)[:max_objects]
     return replace(
         room,
         receptacles=tuple(sorted(receptacles, key=lambda one: one.id)),
@@ -178,7 +177,7 @@ def _place(rng: random.Random, room: Room, task: Task) -> Layout:
     taken: set[str] = set()
     types = [*room.objects, *([LAMP] if _has_lamp(room) else [])]
     items = tuple(item for kind in types for item in _items(rng, room, task, kind, taken))
-    return Layout(room, task, items, _pick(rng, room.starts))
+    return Layout(room, task, items, pick(rng, room.starts))
 
 
 def _items(
@@ -190,9 +189,9 @@ def _items(
     places = stands_for(kind, frozenset(room.receptacle_types) - barred)
     if not places:
         return
-    number = 1 if kind == LAMP else _pick(rng, _NUMBERS)
+    number = 1 if kind == LAMP else pick(rng, _NUMBERS)
     for _ in range(max(number, 2) if wanted and task.type == TWO else number):
-        receptacle = _pick(rng, _of_type(room.receptacles, _pick(rng, places)))
+        receptacle = pick(rng, _of_type(room.receptacles, pick(rng, places)))
         yield Item(_new_id(rng, kind, receptacle.pose, taken), kind, receptacle)
 
 
@@ -214,18 +213,6 @@ def _has_lamp(room: Room) -> bool:
 
 def _of_type(receptacles: Iterable[Receptacle], kind: str) -> list[Receptacle]:
     return [one for one in receptacles if one.type == kind]
-
-
-# Draws by random() alone, whose sequence is the same in every Python --------------------------
-
-
-def _pick(rng: random.Random, items: Sequence[_Item]) -> _Item:
-    return items[int(rng.random() * len(items))]
-
-
-def _shuffled(rng: random.Random, items: Iterable[_Item]) -> list[_Item]:
-    left = list(items)
-    return [left.pop(int(rng.random() * len(left))) for _ in range(len(left))]
 
 
 # Files ----------------------------------------------------------------------------------------
