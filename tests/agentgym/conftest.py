@@ -1,7 +1,12 @@
 """What several tests of the front door need: an environment of their own, and the command."""
 
+import ssl
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import ModuleType
 from typing import NamedTuple
 
@@ -111,3 +116,120 @@ def agentgym(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return Ran(code if isinstance(code, int) else 0, out, err)
 
     return run
+
+
+class FileServer(ThreadingHTTPServer):
+    """A server of bytes, with ranges and versions, that can be told to misbehave."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.files: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
+        self.redirects: dict[str, str] = {}
+        self.etag: str | None = '"first"'
+        self.knows_ranges = True
+        self.chunked = False
+        self.encoding: str | None = None
+        self.shift = 0  # of what is sent against what is asked for
+        self.statuses: list[int] = []  # of the first answers
+        self.retry_after: list[str] = []  # that they ask for
+        self.cuts: list[int] = []  # bytes after which the first connections break
+        self.cuts_of: dict[str, list[int]] = {}
+        self.requests: list[str] = []
+        self.ranges: list[str | None] = []  # that were asked for
+        self.sent_of: Counter[str] = Counter()  # bytes of bodies
+
+    @property
+    def sent(self) -> int:
+        return self.sent_of.total()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: FileServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_anything: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        server, path = self.server, self.path
+        server.requests.append(path)
+        server.ranges.append(self.headers["Range"])
+        if server.statuses:
+            self._nothing(server.statuses.pop(0))
+        elif path in server.redirects:
+            self._nothing(302, Location=server.redirects[path])
+        elif path in server.files:
+            self._body(server.files[path])
+        else:
+            self._nothing(404)
+
+    def _nothing(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        if self.server.retry_after:
+            headers["Retry-After"] = self.server.retry_after.pop(0)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _body(self, content: bytes) -> None:
+        server, asked = self.server, self.headers["Range"]
+        same = self.headers["If-Range"] == server.etag and self.path not in server.types  # a page
+        start = int(asked[6:-1]) if asked and same and server.knows_ranges else 0
+        if start and start >= len(content):
+            self._nothing(416, **{"Content-Range": f"bytes */{len(content)}"})
+            return
+        start -= server.shift if start else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        if server.encoding:
+            self.send_header("Content-Encoding", server.encoding)
+        self.send_header("Content-Type", server.types.get(self.path, "application/octet-stream"))
+        self._send(content[start:])
+
+    def _send(self, rest: bytes) -> None:
+        server = self.server
+        if server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
+        else:
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            cuts = server.cuts_of.get(self.path, server.cuts)
+            if cuts:
+                rest = rest[: cuts.pop(0)]
+                self.close_connection = True
+            self._write(rest)
+        server.sent_of[self.path] += len(rest)
+
+    def _write(self, rest: bytes) -> None:
+        with suppress(ConnectionError):  # the other side has hung up
+            self.wfile.write(rest)
+
+
+@pytest.fixture(scope="session")
+def certificates() -> ssl.SSLContext:
+    """What a client knows of certificates; reading them takes a fifth of a second."""
+    return ssl.create_default_context()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> Iterator[FileServer]:
+    """An HTTP server of this machine, which no proxy stands before."""
+    monkeypatch.setattr("httpcore2.default_ssl_context", lambda **_options: certificates)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with FileServer() as running:
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()

@@ -1,0 +1,370 @@
+"""Fetching one file over HTTP: resumed where it stopped, and verified before it counts as there.
+
+What has arrived lies in ``NAME.part`` beside a note of where it came from. An interrupt, a lost
+connection or a full disk leaves both, and the next attempt goes on from there if the server can;
+``NAME`` itself appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import sleep
+from typing import TYPE_CHECKING
+
+from agentgym import __version__
+from agentgym.errors import DataError
+from agentgym.files import write_atomic
+
+if TYPE_CHECKING:
+    import httpx2
+
+ATTEMPTS = 5
+"""Failures in a row after which an address is given up; a megabyte of progress starts anew."""
+
+_PROGRESS = 1 << 20
+_TIMEOUT = 30.0  # seconds without a byte
+_LONGEST_PAUSE = 60.0
+_LONGEST_PAGE = 1 << 20
+_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may pass
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file that can be had at one of several addresses.
+
+    ``urls`` are tried in order, the publisher's own first. Where ``sha256`` is known it does not
+    matter which of them answers.
+    """
+
+    name: str  # what it is called once it is here
+    urls: tuple[str, ...]
+    size: int | None = None  # bytes; None where nobody wrote it down
+    sha256: str | None = None  # hexadecimal
+    archive: bool = False  # a zip file, of which only the content is wanted
+    follow: Callable[[str], str | None] | None = None
+    """Return the address that a web page, given as HTML, asks to confirm; None if it asks nothing.
+
+    For hosts that put a page before a large file.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told how it goes."""
+
+    moved: Callable[[str, int, int | None], None] = lambda _what, _done, _total: None
+    """What is being moved, how many bytes are there, and of how many if that is known."""
+    said: Callable[[str], None] = lambda _line: None
+    """One line about what did not go as it should, and what is done about it."""
+
+
+class _Unavailable(Exception):  # noqa: N818 (an answer, not an error of ours)
+    """This address does not have the file; another may."""
+
+
+class _Interrupted(Exception):  # noqa: N818
+    """This attempt failed, and the next may not."""
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause  # seconds that the server asks to wait
+
+
+def fetch(file: RemoteFile, folder: Path, watch: Watch | None = None) -> Path:
+    """Fetch a file into a folder, unless it is there.
+
+    Args:
+        file: What is wanted. Of size and hash, what is known is verified.
+        folder: Where to; it exists.
+        watch: Who is told how it goes.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        DataError: No address has it, a file of that name is another one, or the disk is full.
+    """
+    watch = watch or Watch()
+    path = folder / file.name
+    if path.exists():
+        if wrong := _mismatch(path, file):
+            raise DataError(f"{path} is not the file that is expected: {wrong}; delete it")
+        return path
+    part = _Part(path)
+    failures = []
+    with _client() as client:
+        for url in file.urls:
+            try:
+                _fetch_from(client, url, file, part, watch)
+            except _Unavailable as failure:
+                failures.append(f"{url} {failure}")
+                watch.said(failures[-1])
+            else:
+                part.finish()
+                return path
+    raise DataError(
+        f"{file.name} could not be fetched: {'; '.join(failures)}. Try again later, or fetch it by"
+        f" other means, put it at {path}, and run the same command again"
+    )
+
+
+def _client() -> httpx2.Client:
+    import httpx2
+
+    # A file's own bytes: what is compressed on its way can be neither counted nor resumed.
+    headers = {"User-Agent": f"agentgym/{__version__}", "Accept-Encoding": "identity"}
+    return httpx2.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True)
+
+
+def _fetch_from(
+    client: httpx2.Client, url: str, file: RemoteFile, part: _Part, watch: Watch
+) -> None:
+    """Bring the whole file into ``part`` and verify it."""
+    failed, furthest = 0, part.size
+    while True:
+        resumed = part.size > 0
+        try:
+            _attempt(client, url, file, part, watch)
+            _verify(file, part, resumed)
+        except _Interrupted as failure:
+            failed = 1 if part.size >= furthest + _PROGRESS else failed + 1
+            furthest = max(furthest, part.size)
+            if failed == ATTEMPTS:
+                raise _Unavailable(f"failed {ATTEMPTS} times, the last time: {failure}") from None
+            pause = min(failure.pause or 2.0 ** (failed - 1), _LONGEST_PAUSE)
+            watch.said(f"{file.name}: {failure}; next attempt in {pause:.0f} s")
+            sleep(pause)
+        else:
+            return
+
+
+def _verify(file: RemoteFile, part: _Part, resumed: bool) -> None:
+    wrong = _mismatch(part.path, file)
+    if not wrong:
+        return
+    part.discard()
+    if resumed:  # perhaps the pieces are of two versions
+        raise _Interrupted(f"what was put together is not the file: {wrong}")
+    raise _Unavailable(f"sent another file: {wrong}")
+
+
+def _attempt(client: httpx2.Client, url: str, file: RemoteFile, part: _Part, watch: Watch) -> None:
+    """Go on with ``part`` as far as one connection carries."""
+    page = _request(client, url, url, file, part, watch)
+    if page is None:
+        return
+    confirmed = file.follow(page) if file.follow else None
+    if confirmed is not None:
+        page = _request(client, confirmed, url, file, part, watch)
+    if page is not None:
+        raise _Unavailable(f"answered with a web page instead of the file{_titled(page)}")
+
+
+def _request(
+    client: httpx2.Client, address: str, url: str, file: RemoteFile, part: _Part, watch: Watch
+) -> str | None:
+    """Read ``address``, which stands for ``url``, into ``part``; return a web page as it is."""
+    import httpx2
+
+    try:
+        with client.stream("GET", address, headers=part.conditions(url)) as response:
+            if _is_page(response):
+                return _page(response)
+            total = _place(response, url, file, part)
+            if total is None or part.size < total:
+                _receive(response, file, part, total, watch)
+    except httpx2.TransportError as error:
+        raise _Interrupted(str(error) or type(error).__name__) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise _Unavailable(f"cannot be read: {error}") from error
+    if total is not None and part.size != total:
+        raise _Interrupted(f"the connection ended after {part.size} of {total} bytes")
+    return None
+
+
+def _is_page(response: httpx2.Response) -> bool:
+    kind = response.headers.get("content-type", "")
+    return response.status_code in (200, 206) and kind.startswith("text/html")
+
+
+def _page(response: httpx2.Response) -> str:
+    read = bytearray()
+    for chunk in response.iter_bytes():
+        read += chunk
+        if len(read) > _LONGEST_PAGE:
+            break
+    return read.decode(errors="replace")
+
+
+def _titled(page: str) -> str:
+    title = _TITLE.search(page)
+    return f" ({' '.join(title[1].split())[:80]})" if title else ""
+
+
+def _place(response: httpx2.Response, url: str, file: RemoteFile, part: _Part) -> int | None:
+    """Prepare ``part`` for what a response brings; return the size of the whole file if known."""
+    _refuse_status(response, part)
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _Unavailable("compresses what it sends, although it was asked not to")
+    if response.status_code == 200:
+        length = response.headers.get("content-length")
+        total = int(length) if length else None
+    else:
+        total = _range_total(response, part)
+    if None not in (total, file.size) and total != file.size:
+        raise _Unavailable(f"has another file: {total} bytes, expected {file.size}")
+    _refuse_without_room(part.path.parent, (total or 0) - part.size)
+    if response.status_code == 200:
+        part.begin(_Source(url, _validator(response)))
+    return total
+
+
+def _refuse_status(response: httpx2.Response, part: _Part) -> None:
+    status = response.status_code
+    said = f"answered {status} {response.reason_phrase}".strip()
+    if status in _LATER:
+        raise _Interrupted(said, _retry_after(response))
+    if status == 416:
+        whole = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        if not (whole and whole[2] == str(part.size)):  # else there is nothing left to send
+            part.discard()
+            raise _Interrupted("cannot send the rest; starting again")
+    elif status not in (200, 206):
+        raise _Unavailable(said)
+
+
+def _range_total(response: httpx2.Response, part: _Part) -> int | None:
+    """Return the size of the whole file from a response that continues ``part``."""
+    sent = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if sent is None or (sent[1] is not None and int(sent[1]) != part.size):
+        part.discard()
+        raise _Interrupted("sent another piece than was asked for; starting again")
+    return None if sent[2] == "*" else int(sent[2])
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    seconds = response.headers.get("retry-after", "")
+    return float(seconds) if seconds.isdecimal() else None
+
+
+def _validator(response: httpx2.Response) -> str | None:
+    """Return what tells this version of the file from others, as If-Range wants it."""
+    etag: str | None = response.headers.get("etag")
+    if etag and not etag.startswith("W/"):
+        return etag
+    modified: str | None = response.headers.get("last-modified")
+    return modified
+
+
+def _refuse_without_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"no room for {needed} more bytes in {folder}, where {free} are free; make room and run"
+            " the same command again"
+        )
+
+
+def _receive(
+    response: httpx2.Response, file: RemoteFile, part: _Part, total: int | None, watch: Watch
+) -> None:
+    with part.writing() as write:
+        for chunk in response.iter_raw():
+            write(chunk)
+            watch.moved(file.name, part.size, total)
+
+
+def _mismatch(path: Path, file: RemoteFile) -> str | None:
+    """Return in what a file differs from what is expected; None where it does not."""
+    size = path.stat().st_size
+    if file.size not in (None, size):
+        return f"{size} bytes, expected {file.size}"
+    if file.sha256 is not None:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != file.sha256:
+            return f"its SHA-256 begins with {found[:12]}, expected {file.sha256[:12]}"
+    return None
+
+
+# What has arrived so far --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the bytes of a part came from."""
+
+    url: str
+    validator: str | None  # of the version that was sent; without it nothing can be resumed
+
+
+class _Part:
+    """The bytes of a file that have arrived, and the note of where they came from."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f"{target.name}.part")
+        self._note = target.with_name(f"{target.name}.part.json")
+        self.size = self.path.stat().st_size if self.path.exists() else 0
+        self._source = self._read_note()
+
+    def _read_note(self) -> _Source | None:
+        try:
+            return _Source(**json.loads(self._note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # none, or none of ours: nothing to resume
+            return None
+
+    def conditions(self, url: str) -> dict[str, str]:
+        """Return the headers that ask for the rest, if there is a rest to ask this address for."""
+        source = self._source
+        if not self.size or source is None or source.url != url or source.validator is None:
+            return {}
+        return {"Range": f"bytes={self.size}-", "If-Range": source.validator}
+
+    def begin(self, source: _Source) -> None:
+        """Start from nothing: older bytes are of no use any more."""
+        self.discard()
+        write_atomic(self._note, json.dumps(asdict(source)))
+        self._source = source
+        self.path.touch()
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[bytes], None]]:
+        """Yield what appends to the part."""
+        try:
+            with self.path.open("ab") as stream:
+
+                def write(chunk: bytes) -> None:
+                    stream.write(chunk)
+                    self.size += len(chunk)
+
+                yield write
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            self.size = self.path.stat().st_size if self.path.exists() else 0
+            raise DataError(
+                f"cannot write {self.path}: {error.strerror or error}; what arrived is kept, run"
+                " the same command again to go on"
+            ) from error
+
+    def discard(self) -> None:
+        """Forget what has arrived."""
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+        self.size, self._source = 0, None
+
+    def finish(self) -> None:
+        """Give the whole file its name."""
+        self.path.replace(self.target)
+        self._note.unlink(missing_ok=True)
