@@ -1,0 +1,184 @@
+"""A retriever behind HTTP that speaks ``/retrieve`` as Search-R1's servers do.
+
+The client sends ``{"queries": ["…"], "topk": 3, "return_scores": true}`` and is sent ``{"result":
+[[{"document": {"id": "0", "contents": "…"}, "score": 1.0}, …]]}``, one inner list a query. What
+goes wrong on the way is an error and never an empty result: an agent must not learn that there is
+nothing to be found because a server was down.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import urllib.error
+import urllib.request
+from contextlib import closing
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from agentgym.envs.search_corpus import split_contents
+from agentgym.envs.search_data import Article
+from agentgym.envs.search_retrieval import Hit
+from agentgym.errors import DataError, EnvFault, UsageError
+
+TRIES = 4
+TIMEOUT_S = 10.0
+"""Of one try. All tries and waits together stay below the minute that a worker's step may take."""
+
+_FIRST_WAIT_S = 0.5  # doubles from try to try
+_NOT_NOW = frozenset({408, 425, 429})  # the statuses below 500 that may pass
+
+
+class RemoteRetriever:
+    """Asks a server.
+
+    Args:
+        url: Of the server, with or without ``/retrieve``.
+        cache: A file (SQLite) that keeps what was found; None keeps nothing. Processes may share
+            it. It knows a result by the server's address, the exact query and the number asked
+            for, so delete it when the server's corpus changes.
+        tries: How often a query is sent before it counts as failed; only what may pass is tried
+            again: no connection, a time-out, a server error.
+        timeout_s: Seconds that one try may take.
+        first_wait_s: Seconds before the second try; each further wait is twice as long.
+
+    Raises:
+        UsageError: The address is none.
+        DataError: The cache cannot be opened.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        cache: str | None = None,
+        tries: int = TRIES,
+        timeout_s: float = TIMEOUT_S,
+        first_wait_s: float = _FIRST_WAIT_S,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise UsageError(f"a retriever is the address of a server, http://…, got {url!r}")
+        self.url = url.rstrip("/").removesuffix("/retrieve") + "/retrieve"
+        self._tries, self._timeout_s, self._first_wait_s = tries, timeout_s, first_wait_s
+        self._cache = None if cache is None else DiskCache(Path(cache).expanduser())
+
+    def search(self, query: str, k: int) -> tuple[Hit, ...]:
+        """Return at most ``k`` articles, best first.
+
+        Raises:
+            EnvFault: The server did not answer, refused, or sent what is no result.
+        """
+        key = json.dumps([self.url, query, k])
+        body = None if self._cache is None else self._cache.get(key)
+        if body is None:
+            body = self._ask({"queries": [query], "topk": k, "return_scores": True})
+            hits = self._read(body)
+            if self._cache is not None:
+                self._cache.put(key, body)
+            return hits
+        return self._read(body)
+
+    def _ask(self, question: dict[str, Any]) -> str:
+        wait = self._first_wait_s
+        for number in range(1, self._tries + 1):
+            try:
+                return self._post(json.dumps(question).encode())
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = f"answers {error.code} {error.reason}: {_short(error.read(200))}"
+                passing = error.code >= 500 or error.code in _NOT_NOW
+            except (OSError, HTTPException) as error:  # no connection, cut off, too slow
+                reason, passing = f"does not answer: {error}", True
+            if not passing:
+                raise EnvFault(f"the retriever {self.url} {reason}; see its own log")
+            if number < self._tries:
+                time.sleep(wait)
+                wait *= 2
+        raise EnvFault(
+            f"the retriever {self.url} {reason} ({self._tries} tries); start it, or see its log"
+        )
+
+    def _post(self, body: bytes) -> str:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url, body, headers)  # noqa: S310 (http, see above)
+        with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
+            return bytes(answer.read()).decode(errors="replace")
+
+    def _read(self, body: str) -> tuple[Hit, ...]:
+        try:
+            (result,) = json.loads(body)["result"]
+            return tuple(_read_hit(one) for one in result)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise EnvFault(
+                f"the retriever {self.url} sent {_short(body)}, expected"
+                ' {"result": [[{"document": {"id", "contents"}, "score"}, …]]}; is it a server'
+                " that speaks /retrieve?"
+            ) from error
+
+
+def _read_hit(row: dict[str, Any]) -> Hit:
+    """Read one result; a server that knows no scores sends the document itself."""
+    document = row.get("document", row)
+    contents = document["contents"]
+    title, text = split_contents(contents)
+    return Hit(Article(str(document.get("id", "")), title, text), float(row.get("score", 0.0)))
+
+
+def _short(body: str | bytes) -> str:
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+    line = " ".join(text.split())
+    return repr(line[:80] + ("…" if len(line) > 80 else ""))
+
+
+class DiskCache:
+    """Text by text in one SQLite file, which any number of processes may use at once.
+
+    Args:
+        path: The file; it is made if it is not there.
+
+    Raises:
+        DataError: It cannot be opened, or is something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._open()) as file, file:
+                file.execute("CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, body TEXT)")
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(
+                f"cannot open the cache {path}: {error}; name another file, or delete it"
+            ) from error
+
+    def get(self, key: str) -> str | None:
+        """Return what is kept for a key.
+
+        Raises:
+            EnvFault: The file cannot be read any more.
+        """
+        row = self._do("SELECT body FROM found WHERE key = ?", key)
+        return None if row is None else str(row[0])
+
+    def put(self, key: str, body: str) -> None:
+        """Keep ``body`` for a key.
+
+        Raises:
+            EnvFault: The file cannot be written any more.
+        """
+        self._do("INSERT OR REPLACE INTO found VALUES (?, ?)", key, body)
+
+    def _do(self, statement: str, *values: str) -> tuple[Any, ...] | None:
+        # Opened for each use: the object then crosses threads and processes like any value.
+        try:
+            with closing(self._open()) as file, file:
+                row: tuple[Any, ...] | None = file.execute(statement, values).fetchone()
+                return row
+        except sqlite3.Error as error:
+            raise EnvFault(f"the cache {self._path} fails: {error}; delete it") from error
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=30)
