@@ -179,6 +179,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             tasks=tasks,
             evaluate=evaluate,
             report=reporter.step,
+            say=reporter.say,
             interrupted=interrupted,
         )
         train(parts, _plan(config), done)

@@ -16,11 +16,13 @@ from agentgym.policies.hf import HFPolicy
 from agentgym.rollout import RolloutOptions, SamplingOptions, collect_groups
 from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
+from agentgym.trainers.collect import Collected, Play, collect, spare_tasks
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain
 from agentgym.trainers.metrics import batch_metrics, episode_metrics
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.trajectory_lines import trajectory_lines
+from agentgym.types import Group, Trajectory
 from agentgym.workers import WorkerPool
 
 
@@ -48,8 +50,9 @@ class HeldOutOptions(BaseModel):
 class Parts:
     """What a run is made of.
 
-    ``evaluate`` measures the policy as it is after a step and returns metrics; ``interrupted``
-    says whether someone asked the run to stop.
+    ``evaluate`` measures the policy as it is after a step and returns metrics; ``report`` is told
+    the metrics of each step and ``say`` what else people should know; ``interrupted`` says whether
+    someone asked the run to stop.
     """
 
     run: RunFolder
@@ -61,6 +64,7 @@ class Parts:
     tasks: Sequence[str]
     evaluate: Callable[[int], dict[str, float]]
     report: Callable[[dict[str, float]], None]
+    say: Callable[[str], None]
     interrupted: Callable[[], bool]
 
 
@@ -94,9 +98,9 @@ class Clock:
 def train(parts: Parts, plan: Plan, done: int = 0) -> None:
     """Train from after step ``done`` to the last step.
 
-    Each step: sample groups with the current weights, give rewards, select, pack, score before
-    the update, give credit, update, remember, hand the weights to the sampler, evaluate, save,
-    report.
+    Each step: sample groups with the current weights, give rewards, select (and sample others in
+    the place of those that went), pack, score before the update, give credit, update, remember,
+    hand the weights to the sampler, evaluate, save, report.
 
     Raises:
         AgentGymError: No group of a step was left to learn from.
@@ -109,41 +113,25 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
         with clock.stage("step"):
             policy.refresh(step - 1)
             with clock.stage("rollout"):
-                groups, broken = collect_groups(
-                    parts.pool,
-                    draw_tasks(parts.tasks, plan, step),
-                    plan.rollout.group_size,
-                    policy,
-                    parts.conversation,
-                    plan.sampling,
-                    f"{plan.seed}:{step}",
-                )
-            groups = list(method.select(groups, step))
-            if not groups:
-                raise AgentGymError(
-                    f"step {step}: no group is left to learn from; {len(broken)} episodes"
-                    f" broke, the first with {broken[0].error if broken else 'no error'}"
-                )
-            if not any(t.rows for group in groups for t in group.trajectories):
-                raise UsageError(
-                    f"step {step}: no episode had room for a first turn of"
-                    f" {plan.sampling.max_tokens} tokens; raise policy.sampling.max_context"
-                    f" (it is {plan.sampling.max_context}) or lower max_tokens"
-                )
-            batch = pack(groups, method.turn_rewards(groups, step))
+                tasks = draw_tasks(parts.tasks, plan, step)
+                spare = spare_tasks(parts.tasks, tasks, plan.seed, step)
+                found = collect(_play(parts, plan, step), method, tasks, spare, step)
+            if found.broken:
+                parts.say(f"step {step}: {found.what_broke()}")
+            _refuse_nothing(found, plan, step)
+            batch = pack(found.groups, found.rewards)
             with clock.stage("score"):
                 batch = learner.score(batch, plan.sampling.temperature)
             batch = method.advantages(batch, step)
             with clock.stage("update"):
                 updated = learner.update(batch, method, step)
             method.observe(batch, step)
-        trajectories = batch.trajectories
         metrics = {
             "step": step,
-            **episode_metrics(trajectories, plan.sampling.max_tokens),
+            **episode_metrics(found.played, plan.sampling.max_tokens),
             **batch_metrics(batch),
             **updated,
-            "rollout/errors": float(len(broken)),
+            **found.metrics(),
             **clock.seconds,
             "perf/tokens_per_s": batch.length_B.sum().item() / clock.seconds["time/step"],
         }
@@ -162,6 +150,40 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
         parts.report(metrics)
         if stop and not last:
             raise KeyboardInterrupt
+
+
+def _play(parts: Parts, plan: Plan, step: int) -> Play:
+    """Return what plays a group of episodes a task with the weights as they are."""
+
+    def play(tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
+        return collect_groups(
+            parts.pool,
+            tasks,
+            plan.rollout.group_size,
+            parts.policy,
+            parts.conversation,
+            plan.sampling,
+            f"{plan.seed}:{step}",
+        )
+
+    return play
+
+
+def _refuse_nothing(found: Collected, plan: Plan, step: int) -> None:
+    """Refuse a step that has nothing to learn from.
+
+    Raises:
+        AgentGymError: No group is left.
+        UsageError: No episode had room for its first turn.
+    """
+    if not found.groups:
+        raise AgentGymError(f"step {step}: no group is left to learn from; {found.what_broke()}")
+    if not any(t.rows for group in found.groups for t in group.trajectories):
+        raise UsageError(
+            f"step {step}: no episode had room for a first turn of"
+            f" {plan.sampling.max_tokens} tokens; raise policy.sampling.max_context"
+            f" (it is {plan.sampling.max_context}) or lower max_tokens"
+        )
 
 
 def draw_tasks(tasks: Sequence[str], plan: Plan, step: int) -> list[str]:

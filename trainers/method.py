@@ -19,10 +19,8 @@ from torch import Tensor
 
 from agentgym.trainers.aggregate import Aggregation, SequenceUnit, token_weights
 from agentgym.trainers.batch import Batch
+from agentgym.trainers.selection import Rewards, Selection
 from agentgym.types import Group
-
-Rewards = Mapping[str, Sequence[Sequence[float]]]
-"""For each named part, for each trajectory in the order of the groups, a reward a turn."""
 
 
 class Need(Flag):
@@ -177,9 +175,12 @@ class Method(Generic[OptionsT]):
         """Return the rewards of each turn, as named parts; parts are added, never changed."""
         return rewards
 
-    def select(self, groups: Sequence[Group], step: int) -> Sequence[Group]:
-        """Return the groups that stay."""
-        return groups
+    def select(self, selection: Selection, step: int) -> Selection:
+        """Return what stays of the groups played so far, and how many more are wanted.
+
+        Called after each round of play, until nothing more is wanted or no task is left.
+        """
+        return selection
 
     def advantages(self, batch: Batch, step: int) -> Batch:
         """Return the batch with the credit of each token."""
@@ -242,11 +243,11 @@ class Chain:
             rewards = link.turn_rewards(groups, rewards, step)
         return rewards
 
-    def select(self, groups: Sequence[Group], step: int) -> Sequence[Group]:
-        """Return the groups that stay."""
+    def select(self, selection: Selection, step: int) -> Selection:
+        """Return what stays of the groups played so far, and how many more are wanted."""
         for link in self.links:
-            groups = link.select(groups, step)
-        return groups
+            selection = link.select(selection, step)
+        return selection
 
     def advantages(self, batch: Batch, step: int) -> Batch:
         """Return the batch with the credit of each token."""
