@@ -1,4 +1,4 @@
-"""Writing a file so that a crash leaves the old one or the new one, never half of one."""
+"""Writing a file so that a crash leaves the old one or the new one; where to keep things."""
 
 from __future__ import annotations
 
@@ -53,6 +53,15 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot write into the folder {path}: {_reason(error)}") from error
     return path
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made or fetched again; it may not be there yet.
+
+    It is ``$XDG_CACHE_HOME/agentgym``, else ``~/.cache/agentgym``.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "agentgym"
 
 
 def _reason(error: OSError) -> str:

@@ -14,15 +14,23 @@ Learning", ICLR 2021.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from agentgym.download import DataSet
 from agentgym.envs import alfworld_generate as generated
 from agentgym.envs.alfworld_engine import Engine, GameEngine
 from agentgym.envs.alfworld_expert import plan
 from agentgym.envs.alfworld_files import GameFiles, read_game
-from agentgym.envs.alfworld_official import SPLITS, own_games, published_games, split_folder
+from agentgym.envs.alfworld_official import (
+    GAMES,
+    SPLITS,
+    own_games,
+    published_games,
+    split_folder,
+)
 from agentgym.envs.alfworld_tasks import TASK_TYPES
 from agentgym.envs.alfworld_textworld import TextWorldEngine
 from agentgym.envs.base import Outcome, TextEnv
@@ -90,6 +98,11 @@ class ALFWorldEnv(TextEnv):
     def suite_names(cls) -> tuple[str, ...]:
         """Return the generated suites, the published ones and the one for own games."""
         return tuple(f"{cls.name}/{short}" for short in _ABOUT)
+
+    @classmethod
+    def data_sets(cls) -> Mapping[str, DataSet]:
+        """Return the published games."""
+        return {"games": GAMES}
 
     def load_suite(self, name: str) -> Suite:
         """Return a suite; published games are found on disk, not read."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentgym.envs.alfworld_tasks import TASK_TYPES
 from agentgym.errors import DataError
 
 GAME_FILE = "game.tw-pddl"
@@ -34,10 +35,15 @@ def read_game(folder: Path) -> GameFiles:
     """Read a game folder.
 
     Raises:
-        DataError: A file is missing or broken.
+        DataError: A file is missing or broken, or its task is of no known type.
     """
     game = _read_object(folder / GAME_FILE, ("pddl_domain", "grammar", "pddl_problem", "solvable"))
     trajectory = _read_object(folder / TRAJECTORY_FILE, ("task_type", "pddl_params"))
+    if trajectory["task_type"] not in TASK_TYPES:
+        raise DataError(
+            f"{folder / TRAJECTORY_FILE} has the task type {str(trajectory['task_type'])[:60]!r};"
+            f" ALFWorld's are {', '.join(TASK_TYPES)}"
+        )
     return GameFiles(str(folder), game, trajectory)
 
 

@@ -9,11 +9,13 @@ and restore, closing twice.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
 from gymnasium import spaces
 
+from agentgym.download import DataSet
 from agentgym.errors import EpisodeError, UsageError, unknown
 from agentgym.types import Info, Snapshot, Suite
 
@@ -104,6 +106,11 @@ class TextEnv(gymnasium.Env[str, str]):
     @abstractmethod
     def suite_names(cls) -> tuple[str, ...]:
         """Return the name of every suite, whether or not its data is there."""
+
+    @classmethod
+    def data_sets(cls) -> Mapping[str, DataSet]:
+        """Return what ``agentgym envs download`` can fetch, by name, the default first."""
+        return {}
 
     @abstractmethod
     def load_suite(self, name: str) -> Suite:

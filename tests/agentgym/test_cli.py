@@ -202,7 +202,7 @@ def test_info_tells_sizes_digests_and_how_to_get_what_is_not_there(
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert rows["alfworld/gen-unseen"][1] == "300"
     assert rows["alfworld/gen-unseen"][2] != rows["alfworld/gen-seen"][2]
-    assert "alfworld-download" in out
+    assert "agentgym envs download alfworld" in out
     assert "engine=native" in out
 
 
@@ -260,7 +260,7 @@ def test_a_published_suite_without_its_data_says_how_to_get_it(
     code, _, err = agentgym("eval", "--suite", "alfworld/valid_unseen", "--policy", "random")
     assert code == 1
     assert err.count("\n") == 1
-    assert "alfworld-download" in err
+    assert "agentgym envs download alfworld" in err
 
 
 def test_an_empty_data_folder_and_a_broken_game_are_one_line_each(

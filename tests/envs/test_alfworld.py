@@ -66,7 +66,7 @@ def test_a_published_suite_without_its_data_says_how_to_get_it(
 ) -> None:
     monkeypatch.delenv("ALFWORLD_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(DataError, match=r"alfworld-download.*ALFWORLD_DATA"):
+    with pytest.raises(DataError, match=r"agentgym envs download alfworld.*ALFWORLD_DATA"):
         ALFWorldEnv("alfworld/valid_unseen")
     assert list(tmp_path.iterdir()) == []
 
