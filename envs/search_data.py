@@ -1,9 +1,8 @@
 """What the search environment is made of: articles that can be found, questions to be answered.
 
 A generated world and every file loader produce these values, and nothing else of theirs is seen
-by the environment. The generator, :mod:`agentgym.envs.search_generate`, offers them by the part
-of a suite's name after the slash: ``ABOUT`` (what each set is, in one line), ``HELD_OUT`` (those
-that nobody trains on) and ``world(name)``, which is cached.
+by the environment. The generator, :mod:`agentgym.envs.search_generate`, has its sets in ``SETS``,
+by the part of a suite's name after the slash, and makes the world of each with ``generate``.
 """
 
 from __future__ import annotations

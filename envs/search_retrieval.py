@@ -7,7 +7,6 @@ that any number of environment processes start at once and share one copy.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,9 +20,10 @@ import numpy as np
 
 from agentgym.envs.search_corpus import WIKI_OFFLINE, JsonlArticles, scan_jsonl, wiki_offline
 from agentgym.envs.search_data import Article
+from agentgym.envs.search_generate import SETS, generate
 from agentgym.envs.search_index import BM25Index
 from agentgym.errors import DataError
-from agentgym.files import make_folder
+from agentgym.files import cache_folder, make_folder
 
 _FORMAT = "agentgym search index 1"  # a change makes older saved indexes unknown
 _OFFSETS = "offsets.npy"
@@ -84,21 +84,36 @@ def retriever_over(articles: tuple[Article, ...]) -> LocalRetriever:
 
 
 def open_corpus(corpus: str) -> LocalRetriever:
-    """Return a retriever over a corpus: the path of a JSONL file, or ``wiki-offline``.
+    """Return a retriever over a corpus; the first time its index is made, which takes a while.
+
+    Args:
+        corpus: The path of a JSONL file, ``wiki-offline``, or a generated set as ``gen-train``.
 
     Raises:
         DataError: It is not there, or broken; or the index cannot be saved.
     """
+    if corpus in SETS:
+        return retriever_over(generate(corpus).articles)
     if corpus == WIKI_OFFLINE:
         return retriever_over(wiki_offline())
+    path = corpus_file(corpus)
+    status = path.stat()
+    return _open_file(path, status.st_size, status.st_mtime_ns)
+
+
+def corpus_file(corpus: str) -> Path:
+    """Return the path of a corpus file.
+
+    Raises:
+        DataError: It is not there.
+    """
     path = Path(corpus).expanduser().resolve()
     if not path.is_file():
         raise DataError(
             f"there is no corpus file {path}; corpus names a JSONL file with an article a line,"
-            f" or {WIKI_OFFLINE}"
+            f" {WIKI_OFFLINE} or one of {', '.join(SETS)}"
         )
-    status = path.stat()
-    return _open_file(path, status.st_size, status.st_mtime_ns)
+    return path
 
 
 @lru_cache(maxsize=4)
@@ -122,12 +137,6 @@ def _open_file(path: Path, size: int, changed_ns: int) -> LocalRetriever:
     return LocalRetriever(JsonlArticles(path, offsets), _load(folder))
 
 
-def cache_folder() -> Path:
-    """Return where indexes are kept: ``agentgym/search-indexes`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "agentgym" / "search-indexes"
-
-
 def _load(folder: Path) -> BM25Index:
     try:
         return BM25Index.load(folder)
@@ -139,7 +148,7 @@ def _load(folder: Path) -> BM25Index:
 
 def _saved(known_by: str, save: Callable[[Path], None]) -> Path:
     """Return the folder of an index; it appears whole or not at all, whoever else makes it too."""
-    folder = cache_folder() / known_by[:32]
+    folder = cache_folder() / "search-indexes" / known_by[:32]
     if folder.is_dir():
         return folder
     make_folder(folder.parent)
