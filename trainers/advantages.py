@@ -65,3 +65,26 @@ def unit_counts(batch: Batch, unit: StatisticUnit) -> Tensor:
 def of_tokens(batch: Batch, advantage_N: Tensor) -> Tensor:
     """Return ``advantage_BT``: the trajectory's for each token of the policy, 0 for the others."""
     return advantage_N[batch.trajectory_B, None] * batch.mask_BT
+
+
+def of_turns(batch: Batch, value_NK: Tensor) -> Tensor:
+    """Return ``value_BT``: the turn's for each token of the policy, 0 for the others."""
+    if not value_NK.shape[1]:
+        return torch.zeros_like(batch.mask_BT)
+    value_BT = value_NK[batch.trajectory_B[:, None], batch.turn_BT.clamp(min=0)]
+    return value_BT * batch.mask_BT
+
+
+def turn_means(batch: Batch, value_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of a value over the policy's tokens of each turn, in float64.
+
+    Returns:
+        ``mean_NK``, and boolean ``there_NK``, which says where the turn has such a token.
+    """
+    shape = batch.reward_mask_NK.shape
+    cells = torch.nonzero(batch.mask_BT > 0, as_tuple=True)
+    cell_M = batch.trajectory_B[cells[0]] * shape[1] + batch.turn_BT[cells]
+    value_M = value_BT[cells].double()
+    count_C = torch.bincount(cell_M, minlength=shape.numel())
+    sum_C = value_M.new_zeros(shape.numel()).index_add_(0, cell_M, value_M)
+    return (sum_C / count_C.clamp(min=1)).view(shape), (count_C > 0).view(shape)

@@ -19,8 +19,14 @@ from agentgym.trainers.method import Chain, Method, RewardOptions
 ENTRY_POINT_GROUP = "agentgym.methods"
 
 BUILT_IN: Mapping[str, str] = {
+    "dapo": "agentgym.trainers.dapo:DAPO",
+    "drgrpo": "agentgym.trainers.drgrpo:DrGRPO",
+    "empg": "agentgym.trainers.empg:EMPG",
     "epo": "agentgym.trainers.epo:EPO",
+    "gigpo": "agentgym.trainers.gigpo:GiGPO",
     "grpo": "agentgym.trainers.grpo:GRPO",
+    "reinforce++": "agentgym.trainers.reinforce_pp:ReinforcePP",
+    "rloo": "agentgym.trainers.rloo:RLOO",
 }
 
 

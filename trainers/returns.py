@@ -91,6 +91,6 @@ def whitened(value_BT: Tensor, mask_BT: Tensor, eps: float = 1e-8) -> Tensor:
     kept_BT = mask_BT > 0
     value_M = value_BT[kept_BT].double()
     if len(value_M) < 2:
-        return torch.zeros_like(value_BT)
+        return torch.zeros_like(mask_BT)
     white_M = (value_M - value_M.mean()) / (value_M.var() + eps).sqrt()
-    return torch.zeros_like(value_BT).masked_scatter(kept_BT, white_M.to(value_BT))
+    return torch.zeros_like(mask_BT).masked_scatter(kept_BT, white_M.to(mask_BT))
