@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from agentgym.envs.draws import pick
@@ -23,7 +23,7 @@ from agentgym.envs.search_questions import (
     Named,
     Of,
     evaluate,
-    parts,
+    inside,
     write_question,
 )
 from agentgym.envs.search_relations import AGES, HOUSES, PERSON, RELATIONS, WORKS
@@ -117,14 +117,13 @@ class Composer:
         """Compare two things of a kind, or for four hops two people that others lead to."""
         if hops == 4:
             one, two = (self._person_by(rng, pick(rng, self._all)) for _ in range(2))
-            year = "born"
-        else:
-            name = pick(rng, self._all)
-            kind = self._facts.entities[name].kind
-            one, two = Named(name), Named(pick(rng, self._names[kind]))
-            year = next(age for age in AGES if kind in RELATIONS[age].of)
-        older = Compared(year, rng.random() < 0.5, one, two)
-        return self._walk(rng, older, hops - 1 if hops < 4 else 1)
+            return self._walk(rng, Compared("born", rng.random() < 0.5, one, two), 1)
+        name = pick(rng, self._all)
+        kind = self._facts.entities[name].kind
+        other = pick(rng, self._names[kind])
+        year = next(age for age in AGES if kind in RELATIONS[age].of)
+        older = Compared(year, rng.random() < 0.5, Named(name), Named(other))
+        return self._walk(rng, older, hops - 1)
 
     def _intersection(self, rng: random.Random, hops: int) -> Both:
         """Describe a person by what others share with them."""
@@ -202,12 +201,12 @@ class Composer:
         told = {
             value for one in needed if one.name != last for value in facts.about(one.name).values()
         }
-        named = {one.name for one in _inside(expression) if isinstance(one, Named)}
+        named = {one.name for one in inside(expression) if isinstance(one, Named)}
         return answer not in named | told and self._needs_both(expression)
 
     def _is_about_people(self, expression: Expression) -> bool:
         """Return whether people are on the way, and only such as may be asked about."""
-        on_the_way = {name for one in _inside(expression) for name in evaluate(one, self._facts)}
+        on_the_way = {name for one in inside(expression) for name in evaluate(one, self._facts)}
         return bool(on_the_way & self._people) and not on_the_way & self._barred
 
     def _needs_both(self, expression: Expression) -> bool:
@@ -221,13 +220,6 @@ class Composer:
 def _last(expression: Of | Both, answer: str, facts: Facts) -> str:
     """Return whose article gives the answer."""
     return min(evaluate(expression.subject, facts)) if isinstance(expression, Of) else answer
-
-
-def _inside(expression: Expression) -> Iterator[Expression]:
-    """Yield an expression and everything that it is made of."""
-    yield expression
-    for part in parts(expression):
-        yield from _inside(part)
 
 
 def _only(found: frozenset[str]) -> str:

@@ -110,6 +110,13 @@ def parts(expression: Expression) -> tuple[Expression, ...]:
             return ()
 
 
+def inside(expression: Expression) -> Iterator[Expression]:
+    """Yield an expression and everything that it is made of."""
+    yield expression
+    for part in parts(expression):
+        yield from inside(part)
+
+
 # Wording --------------------------------------------------------------------------------------
 
 
