@@ -61,8 +61,10 @@ def make_catalogue(shop: Shop, train: str, test: str) -> Catalogue:
     """
     stock = _stock(shop)
     kept = shop.per_category - shop.held_out
-    trained = _wishes(shop, [one for one in stock if one.number < kept], shop.train_goals)
     tested = _wishes(shop, [one for one in stock if one.number >= kept], shop.test_goals)
+    trained = _wishes(shop, [one for one in stock if one.number < kept], shop.train_goals)
+    held_out = {goal.instruction for goal in tested.values()}  # short wishes may be the same
+    trained = {task: goal for task, goal in trained.items() if goal.instruction not in held_out}
     products = {one.product.asin: one.product for one in stock}
     return Catalogue(
         products=products,
