@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agentgym.errors import unknown
+from agentgym.errors import UsageError, unknown
 
-_FORMATS = ("plain", "tags")
+_FORMATS = ("plain", "tags", "blocks")
 
 
 class Parsed(NamedTuple):
@@ -28,16 +29,19 @@ class ActionFormat:
     """How an action is written in an answer.
 
     ``plain``: the whole answer is the action. ``tags``: the reasoning stands inside ``<think>``
-    and then the action inside ``<action>``; the first of several actions counts. ``lowercase``
-    is for environments that know lower-case actions only.
+    and then the action inside ``<action>``; the first of several actions counts. ``blocks``: the
+    action is a block such as ``<search>…</search>``, its tags included, wherever it stands; an
+    answer ends with the first closing tag of a block, and what was written after it does not
+    count. ``lowercase`` is for environments that know lower-case actions only.
     """
 
     name: str
     lowercase: bool = False
+    tags: tuple[str, ...] = ()  # of ``blocks``: the tags that make one
 
     def parse(self, text: str) -> Parsed:
         """Return the action in ``text``, or the reason why there is none."""
-        error, action = _read_tags(text) if self.name == "tags" else (None, text)
+        error, action = self._read(text)
         action = action.strip()
         if error is None and not action:
             error = "the action is empty"
@@ -47,23 +51,33 @@ class ActionFormat:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """The strings after which nothing more is wanted: none, the model ends its own turns."""
-        return ()
+        """The strings after which nothing more is wanted; without any, the model ends its turns."""
+        return tuple(f"</{tag}>" for tag in self.tags)
 
     def describe(self) -> list[object]:
         """Return everything that tells this format from another, as JSON takes it."""
         return [self.name, self.lowercase, list(self.stop)]
 
+    def _read(self, text: str) -> tuple[str | None, str]:
+        if self.name == "tags":
+            return _read_tags(text)
+        return _read_block(text, self.tags) if self.name == "blocks" else (None, text)
 
-def action_format(name: str, lowercase: bool = False) -> ActionFormat:
+
+def action_format(name: str, lowercase: bool = False, tags: Sequence[str] = ()) -> ActionFormat:
     """Return a format by name.
 
     Raises:
-        UsageError: No format has that name.
+        UsageError: No format has that name; or ``blocks`` has no tags, or another format has.
     """
     if name not in _FORMATS:
         raise unknown("action format", name, _FORMATS)
-    return ActionFormat(name, lowercase)
+    if (name == "blocks") != bool(tags):
+        raise UsageError(
+            f"the format {name} has {' '.join(tags) or 'no'} tags; the format blocks, and no"
+            " other, needs them, as in: tags: search answer"
+        )
+    return ActionFormat(name, lowercase, tuple(tags))
 
 
 def _read_tags(text: str) -> tuple[str | None, str]:
@@ -82,3 +96,14 @@ def _read_tags(text: str) -> tuple[str | None, str]:
     if "<action>" in action[1]:
         return "an <action> is opened inside another", ""
     return None, action[1]
+
+
+def _read_block(text: str, tags: tuple[str, ...]) -> tuple[str | None, str]:
+    """Return why there is no block (None if there is one), and the block."""
+    ends = [text.find(end) + len(end) for end in (f"</{tag}>" for tag in tags) if end in text]
+    names = "|".join(map(re.escape, tags))
+    block = re.search(rf"<({names})>.*?</\1>", text[: min(ends, default=0)], re.DOTALL)
+    if block is None:
+        wanted = " or ".join(f"<{tag}>…</{tag}>" for tag in tags)
+        return f"there is no whole {wanted}", ""
+    return None, block[0]

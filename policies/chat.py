@@ -20,6 +20,7 @@ from agentgym.policies.prompt import Message
 _USER = "¿question {}?"
 _ANSWERS = {
     "tags": "<think>¿because {}?</think><action>¿answer {}?</action>",
+    "blocks": "<think>¿because {}?</think><answer>¿answer {}?</answer>",
     "plain": "¿answer {}?",
 }
 
@@ -47,8 +48,8 @@ class Chat:
 
     Args:
         tokenizer: With a chat template.
-        answers: ``tags`` or ``plain``: how answers will look, as templates may treat reasoning
-            in a way of their own.
+        answers: ``tags``, ``blocks`` or ``plain``: how answers will look, as templates may treat
+            reasoning in a way of their own.
 
     Attributes:
         end_of_turn: The token that ends an answer.

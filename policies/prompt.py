@@ -214,6 +214,7 @@ class Prompt:
             "context": str(self.context),
             "format": self.template.format.name,
             "lowercase": self.template.format.lowercase,
+            "tags": list(self.template.format.tags),
             "texts": dict(self.template.texts),
             "sha256": self.digest,
         }
@@ -250,15 +251,17 @@ def _read_header(name: str, header: str) -> ActionFormat:
     fields: dict[str, str] = {}
     for line in filter(None, map(str.strip, header.splitlines())):
         key, colon, value = line.partition(":")
-        if not colon or key not in ("format", "lowercase"):
+        if not colon or key not in ("format", "lowercase", "tags"):
             raise DataError(
                 f"template {name}: cannot read {line!r} before the first section; expected"
-                " 'format: tags|plain' and, if you like, 'lowercase: yes|no'"
+                " 'format: plain|tags|blocks' and, if you like, 'lowercase: yes|no'; for blocks"
+                " 'tags: …'"
             )
         fields[key] = value.strip()
     if "format" not in fields or fields.get("lowercase", "no") not in ("yes", "no"):
         raise DataError(f"template {name}: the header needs 'format: …' and 'lowercase: yes|no'")
-    return action_format(fields["format"], fields.get("lowercase") == "yes")
+    tags = fields.get("tags", "").split()
+    return action_format(fields["format"], fields.get("lowercase") == "yes", tags)
 
 
 def _check_placeholders(name: str, section: str, content: str) -> None:
@@ -309,7 +312,8 @@ def load_prompt(env: str, style: str, context: str) -> Prompt:
 
     Args:
         env: Name of the environment.
-        style: ``tags`` for instruct models, ``plain`` for models that answer with an action only.
+        style: ``tags`` for instruct models, ``plain`` for models that answer with an action only,
+            or whatever else the environment has templates of.
         context: ``full`` or ``window(k)``.
     """
     name = f"{env}.{style}"
@@ -331,7 +335,7 @@ def saved_prompt(folder: Path) -> Prompt | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         template = Template(
             content["name"],
-            action_format(content["format"], content["lowercase"]),
+            action_format(content["format"], content["lowercase"], content.get("tags", ())),
             content["texts"],
         )
         prompt = Prompt(template, Context.parse(content["context"]))

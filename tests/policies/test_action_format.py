@@ -59,3 +59,40 @@ def test_actions_are_lowered_where_the_environment_knows_only_such():
 def test_an_unknown_format_is_refused():
     with pytest.raises(UsageError, match="did you mean tags"):
         action_format("tag")
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ("<search>q</search>", "<search>q</search>"),
+        ("<think>hm</think> <search>\n q \n</search>", "<search>\n q \n</search>"),
+        ("<search>q</search><information>made up</information><answer>", "<search>q</search>"),
+        ("<answer>a</answer><search>q</search>", "<answer>a</answer>"),
+        ("<think>I could <search>now</search></think><answer>a</answer>", "<search>now</search>"),
+    ],
+)
+def test_the_first_block_is_the_action_and_nothing_after_it_counts(text, action):
+    parsed = action_format("blocks", tags=("search", "answer")).parse(text)
+    assert parsed == (text, action, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "q", "<search>q", "q</search>", "<search>q</answer>", "</answer><answer>a</answer>"],
+)
+def test_an_answer_without_a_whole_block_says_which_there_are(text):
+    parsed = action_format("blocks", tags=("search", "answer")).parse(text)
+    reason = "there is no whole <search>…</search> or <answer>…</answer>"
+    assert parsed == (text, "", reason)
+
+
+def test_a_model_need_not_go_on_after_the_first_closing_tag_of_a_block():
+    assert action_format("blocks", tags=("search", "answer")).stop == ("</search>", "</answer>")
+    assert action_format("tags").stop == ()
+
+
+def test_blocks_without_tags_and_tags_without_blocks_are_refused():
+    with pytest.raises(UsageError, match=r"the format blocks has no tags; .* tags: search answer"):
+        action_format("blocks")
+    with pytest.raises(UsageError, match="the format plain has search tags"):
+        action_format("plain", tags=("search",))
