@@ -11,12 +11,8 @@ import re
 from collections.abc import Iterator
 
 from agentgym.envs.webshop_catalogue import Catalogue, Goal, Product, SearchEngine
-from agentgym.envs.webshop_session import Place, Session
-
-RESULTS_KEPT = 50
-"""How many results of a search can be turned to."""
-
-PER_PAGE = 10
+from agentgym.envs.webshop_pages import PER_PAGE
+from agentgym.envs.webshop_session import RESULTS_KEPT, Place, Session
 
 
 def next_action(catalogue: Catalogue, goal: Goal, session: Session) -> str | None:
