@@ -15,6 +15,7 @@ from agentgym.console import say
 from agentgym.errors import UsageError
 from agentgym.types import EnvSpec
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Environment, as in envs list.")]
 EnvName = Annotated[str | None, typer.Option("--env", help="Environment; takes its default suite.")]
 SuiteName = Annotated[str | None, typer.Option("--suite", help="Set of tasks, as environment/set.")]
 MaxTurns = Annotated[

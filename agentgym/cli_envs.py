@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym.cli_common import EnvOptions, SuiteName, env_spec, parse_options
+from agentgym import cli_download
+from agentgym.cli_common import EnvOptions, Name, SuiteName, env_spec, parse_options
 from agentgym.console import say, say_table
 from agentgym.errors import AgentGymError, DataError, UsageError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Environment, as in envs list.")]
+app.command("download", epilog="Example: agentgym envs download alfworld")(cli_download.download)
 
 
 @app.command("list", epilog="Example: agentgym envs list")

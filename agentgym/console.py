@@ -6,6 +6,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 # Text of a game or a model is shown, never obeyed: a control character could recolour, clear or
 # retitle the terminal.
@@ -69,6 +73,37 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets are no markup
     Console(file=sys.stdout).print(table)
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes for people: ``72.0 MB``; a question mark where it is not known."""
+    if count is None:
+        return "? MB"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+@contextmanager
+def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yield what is told what is moved, how many bytes of it are there, and of how many.
+
+    On a terminal a bar each; in a pipe a line each, when all of it is there.
+    """
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: say(f"{what}: {size(done)}") if done == total else None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    bars: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=Console(file=sys.stderr)) as shown:
+
+        def move(what: str, done: int, total: int | None) -> None:
+            if what not in bars:
+                bars[what] = shown.add_task(what)
+            shown.update(bars[what], completed=done, total=total)
+
+        yield move
 
 
 @contextmanager

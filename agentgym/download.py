@@ -68,7 +68,8 @@ def download(data: DataSet, folder: Path, watch: Watch | None = None) -> bool:
         with _alone(make_folder(folder)) as work:
             missing = _missing(data, folder)  # another download may have ended just now
             _bring(data, missing, folder, work, watch)
-            shutil.rmtree(work, ignore_errors=True)
+            for file in missing:
+                (work / file.name).unlink(missing_ok=True)
     if data.prepare is not None:
         data.prepare(folder, watch)
     return bool(missing)
@@ -76,19 +77,20 @@ def download(data: DataSet, folder: Path, watch: Watch | None = None) -> bool:
 
 def _missing(data: DataSet, folder: Path) -> list[RemoteFile]:
     """Return the files to fetch, and refuse what is in their way."""
-    plain = [file for file in data.files if not file.archive]
-    for file in plain:
+    unpacked = all((folder / path).is_dir() for path in data.unpacked)
+    in_the_way = [str(folder / top) for top in _tops(data) if os.path.lexists(folder / top)]
+    if in_the_way and not unpacked:
+        raise DataError(
+            f"{', '.join(in_the_way)} is in the way: it has not all of {', '.join(data.unpacked)};"
+            " move it away, or choose another folder with --to"
+        )
+    for file in data.files:
         _refuse_another(folder / file.name, file)
-    missing = [file for file in plain if not (folder / file.name).exists()]
-    if not all((folder / path).is_dir() for path in data.unpacked):
-        in_the_way = [str(folder / top) for top in _tops(data) if os.path.lexists(folder / top)]
-        if in_the_way:
-            raise DataError(
-                f"{', '.join(in_the_way)} is in the way: it has not all of"
-                f" {', '.join(data.unpacked)}; move it away, or choose another folder with --to"
-            )
-        missing += [file for file in data.files if file.archive]
-    return missing
+    return [
+        file
+        for file in data.files
+        if not (unpacked if file.archive else (folder / file.name).exists())
+    ]
 
 
 def _tops(data: DataSet) -> list[str]:
@@ -98,7 +100,7 @@ def _tops(data: DataSet) -> list[str]:
 
 def _refuse_another(path: Path, file: RemoteFile) -> None:
     """Refuse a file that is not the expected one, by its size: its hash takes a while."""
-    if path.exists() and file.size not in (None, path.stat().st_size):
+    if not file.archive and path.exists() and file.size not in (None, path.stat().st_size):
         raise DataError(
             f"{path} has {path.stat().st_size} bytes, expected {file.size}; move it away, or choose"
             " another folder with --to"
@@ -129,9 +131,7 @@ def _unpack(archive: Path, tree: Path, watch: Watch) -> None:
         unpack(archive, tree, watch)
     except BrokenArchiveError as error:
         archive.unlink()
-        raise DataError(
-            f"{error}. It was removed; run the same command to fetch it again"
-        ) from error
+        raise DataError(f"{error}. It was removed; the same command fetches it again") from error
 
 
 def _refuse_incomplete(data: DataSet, tree: Path) -> None:
@@ -168,4 +168,8 @@ def _alone(folder: Path) -> Iterator[Path]:
             ) from None
         except OSError:  # a file system without locks: whoever moves first wins
             pass
-        yield work
+        try:
+            yield work
+        finally:
+            if len(list(work.iterdir())) == 1:  # the lock: nothing to take up again
+                shutil.rmtree(work, ignore_errors=True)

@@ -101,14 +101,15 @@ def fetch(file: RemoteFile, folder: Path, watch: Watch | None = None) -> Path:
             raise DataError(f"{path} is not the file that is expected: {wrong}; delete it")
         return path
     part = _Part(path)
-    failures = []
+    failures: list[str] = []
     with _client() as client:
         for url in file.urls:
+            if failures:
+                watch.said(f"{failures[-1]}; trying {url}")
             try:
                 _fetch_from(client, url, file, part, watch)
             except _Unavailable as failure:
                 failures.append(f"{url} {failure}")
-                watch.said(failures[-1])
             else:
                 part.finish()
                 return path

@@ -36,7 +36,7 @@ def data_folder(data: str | None = None) -> Path:
 # the tasks' types and parameters. Sizes and hashes are those that several users wrote down.
 GAMES = DataSet(
     about="the published games: train, valid_seen and valid_unseen",
-    licence="MIT",
+    licence="that of the repository, MIT",
     files=(
         RemoteFile(
             "json_2.1.1_json.zip",

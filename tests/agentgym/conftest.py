@@ -138,6 +138,7 @@ class FileServer(ThreadingHTTPServer):
         self.retry_after: list[str] = []  # that they ask for
         self.cuts: list[int] = []  # bytes after which the first connections break
         self.cuts_of: dict[str, list[int]] = {}
+        self.stall_after: int | None = None  # bytes, and then nothing for a while
         self.requests: list[str] = []
         self.ranges: list[str | None] = []  # that were asked for
         self.sent_of: Counter[str] = Counter()  # bytes of bodies
@@ -207,11 +208,16 @@ class _Answer(BaseHTTPRequestHandler):
                 rest = rest[: cuts.pop(0)]
                 self.close_connection = True
             self._write(rest)
+            rest = rest[: server.stall_after]
         server.sent_of[self.path] += len(rest)
 
     def _write(self, rest: bytes) -> None:
+        stop = self.server.stall_after
         with suppress(ConnectionError):  # the other side has hung up
-            self.wfile.write(rest)
+            self.wfile.write(rest[:stop])
+            if stop is not None:
+                self.connection.settimeout(20)
+                self.rfile.read(1)  # until the other side hangs up
 
 
 @pytest.fixture(scope="session")

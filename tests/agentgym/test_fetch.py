@@ -358,7 +358,7 @@ def test_the_next_address_is_tried_and_the_failure_said(server: Any, tmp_path: P
     said: list[str] = []
     file = known(server, "/file", "/mirror")
     assert fetch(file, tmp_path, Watch(said=said.append)).read_bytes() == BODY
-    assert said == [f"{server.url}/file answered 404 Not Found"]
+    assert said == [f"{server.url}/file answered 404 Not Found; trying {server.url}/mirror"]
 
 
 def test_a_wrong_mirror_is_refused_like_a_wrong_publisher(server: Any, tmp_path: Path) -> None:
