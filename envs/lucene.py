@@ -11,14 +11,17 @@ parameters, for breaking ties, and for query terms that occur twice, which weigh
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from agentgym.envs.lucene_analysis import terms
+from agentgym.envs.packed_strings import PackedStrings
 
 K1 = 0.9
 B = 0.4
@@ -51,7 +54,7 @@ def _read_length(kept: int) -> int:
 
 
 class LuceneIndex:
-    """An inverted index over documents; :meth:`build` makes one, :meth:`open` reads a saved one.
+    """An inverted index over documents; :meth:`build` makes one, :meth:`open` maps a saved one.
 
     Documents are numbered in the order of their ids, so that the smaller number wins a tie.
     """
@@ -59,14 +62,14 @@ class LuceneIndex:
     def __init__(
         self,
         ids: Sequence[str],
-        vocabulary: Mapping[str, int],
+        vocabulary: Sequence[str],
         starts: npt.NDArray[np.int64],
         documents: _Ints,
         saturations: _Floats,
         filled: int,
     ) -> None:
-        self._ids = ids
-        self._vocabulary = vocabulary
+        self._ids = ids  # sorted
+        self._vocabulary = vocabulary  # sorted
         self._starts = starts  # of each term's postings, and the end of the last
         self._documents = documents  # of each posting
         self._saturations = saturations  # of each posting: 1 + frequency / length norm
@@ -77,31 +80,49 @@ class LuceneIndex:
     def build(cls, documents: Iterable[tuple[str, str]]) -> LuceneIndex:
         """Index documents, each an id of its own and a text.
 
-        Takes about 12 bytes a posting (a term of a document) while it works.
+        Takes about 40 bytes a posting (a term of a document) while it works, 8 afterwards.
         """
         ids: list[str] = []
         vocabulary: dict[str, int] = {}
-        lengths, terms_of, owners, frequencies = (array("i") for _ in range(4))
+        lengths, used, owners, frequencies = (array("i") for _ in range(4))
         for number, (name, text) in enumerate(documents):
             counts = Counter(terms(text))
             ids.append(name)
             lengths.append(counts.total())
-            terms_of.extend(vocabulary.setdefault(term, len(vocabulary)) for term in counts)
+            used.extend(vocabulary.setdefault(term, len(vocabulary)) for term in counts)
             owners.extend([number] * len(counts))
             frequencies.extend(counts.values())
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        rank = np.empty(len(ids), np.int32)
-        rank[order] = np.arange(len(ids), dtype=np.int32)
-        saturations = _saturations(_ints(lengths), _ints(owners), _ints(frequencies))
-        by_term = np.argsort(_ints(terms_of), kind="stable")
-        sizes = np.bincount(_ints(terms_of), minlength=len(vocabulary))
+        term_numbers = _ranks(list(vocabulary))[_ints(used)]
+        order = np.argsort(term_numbers, kind="stable")
+        sizes = np.bincount(term_numbers, minlength=len(vocabulary))
         return cls(
-            ids=[ids[number] for number in order],
-            vocabulary=vocabulary,
+            ids=sorted(ids),
+            vocabulary=sorted(vocabulary),
             starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            documents=rank[_ints(owners)[by_term]],
-            saturations=saturations[by_term],
+            documents=_ranks(ids)[_ints(owners)[order]],
+            saturations=_saturations(_ints(lengths), _ints(owners), _ints(frequencies))[order],
             filled=int(np.count_nonzero(_ints(lengths))),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the index into a folder that is there."""
+        PackedStrings.write(folder / "ids", self._ids)
+        PackedStrings.write(folder / "vocabulary", self._vocabulary)
+        np.save(folder / "starts.npy", self._starts)
+        np.save(folder / "documents.npy", self._documents)
+        np.save(folder / "saturations.npy", self._saturations)
+        np.save(folder / "filled.npy", np.int64(self._filled))
+
+    @classmethod
+    def open(cls, folder: Path) -> LuceneIndex:
+        """Map a saved index into memory; processes that do so share it."""
+        return cls(
+            ids=PackedStrings(folder / "ids"),
+            vocabulary=PackedStrings(folder / "vocabulary"),
+            starts=np.load(folder / "starts.npy", mmap_mode="r"),
+            documents=np.load(folder / "documents.npy", mmap_mode="r"),
+            saturations=np.load(folder / "saturations.npy", mmap_mode="r"),
+            filled=int(np.load(folder / "filled.npy")),
         )
 
     def search(self, query: str, size: int) -> tuple[str, ...]:
@@ -115,8 +136,8 @@ class LuceneIndex:
         """Return each document's score, in the order of ids; 0 where no term is in it."""
         total = np.zeros(len(self._ids), np.float64)
         for term, count in Counter(terms(query)).items():
-            number = self._vocabulary.get(term)
-            if number is None:
+            number = bisect_left(self._vocabulary, term)
+            if number == len(self._vocabulary) or self._vocabulary[number] != term:
                 continue
             postings = slice(int(self._starts[number]), int(self._starts[number + 1]))
             weight = np.float32(count) * self._idf(postings.stop - postings.start)
@@ -135,6 +156,13 @@ class LuceneIndex:
             found = found[scores[found] >= least]
         best = found[np.argsort(-scores[found], kind="stable")][:size]
         return tuple(self._ids[number] for number in best.tolist())
+
+
+def _ranks(strings: list[str]) -> _Ints:
+    """Return the place of each string among the sorted ones."""
+    ranks = np.empty(len(strings), np.int32)
+    ranks[sorted(range(len(strings)), key=strings.__getitem__)] = np.arange(len(strings))
+    return ranks
 
 
 def _ints(values: array[int]) -> _Ints:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from agentgym.envs.draws import shuffled
@@ -26,8 +26,13 @@ from agentgym.errors import unknown
 FULL = Shop("full", per_category=50, held_out=10, train_goals=4, test_goals=2, short=False)
 EASY = Shop("easy", per_category=24, held_out=4, train_goals=6, test_goals=3, short=True)
 
-SETS = ("gen-train", "gen-test", "gen-easy-train", "gen-easy-test")
-"""Sets of tasks; the two of a shop ask for different products of it."""
+SETS: Mapping[str, str] = {
+    "gen-train": "generated wishes in a shop of 1,300 products",
+    "gen-test": "generated wishes for those of the 1,300 products that training never asks for",
+    "gen-easy-train": "generated short wishes in a shop of 624 products with one option each",
+    "gen-easy-test": "short wishes for those of the 624 products that training never asks for",
+}
+"""What each set of tasks is; the two of a shop ask for different products of it."""
 
 
 def catalogue(set_name: str) -> Catalogue:

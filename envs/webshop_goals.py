@@ -1,0 +1,70 @@
+"""What customers ask for, made from the published instructions as the benchmark makes it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+from agentgym.envs.webshop_catalogue import NO_PRICE_LIMIT, Goal, Product, Wish
+
+_LIMITS = tuple(10.0 * step for step in range(1, 100))  # dollars
+_SHUFFLE_SEED = 233
+
+
+def synthetic_goals(
+    product: Product, instruction: str, attributes: Sequence[str], seed: int
+) -> Iterator[Goal]:
+    """Yield a goal for each way to choose the product's options.
+
+    All of them have one price limit, which is drawn from the seed.
+    """
+    limit = _limit(product, f"{seed}:{product.asin}:synthetic")
+    names = sorted(product.options)
+    for values in itertools.product(*(product.options[name] for name in names)):
+        options = tuple(zip(names, values, strict=True))
+        clause = ", and ".join(f"{name}: {value}" for name, value in options)
+        text = f"{instruction} with {clause}" if clause else instruction
+        yield _goal(product, text, attributes, options, limit)
+
+
+def human_goal(
+    product: Product,
+    instruction: str,
+    attributes: Sequence[str],
+    options: Sequence[str],
+    stream: str,
+) -> Goal:
+    """Return the goal that a person wrote; its price limit is drawn from ``stream``."""
+    limit = _limit(product, f"{stream}:{product.asin}:human")
+    return _goal(product, instruction.strip("."), attributes, tuple(options), limit)
+
+
+def shuffled(goals: list[Goal], prefix: str) -> dict[str, Goal]:
+    """Return goals by task id, in the benchmark's order: it deals them with a fixed seed.
+
+    The number in an id is what papers call a goal's index.
+    """
+    order = list(goals)
+    random.Random(_SHUFFLE_SEED).shuffle(order)
+    return {f"{prefix}-{number:05}": goal for number, goal in enumerate(order)}
+
+
+def _goal(
+    product: Product,
+    text: str,
+    attributes: Sequence[str],
+    options: tuple[Wish, ...],
+    limit: float,
+) -> Goal:
+    if limit < NO_PRICE_LIMIT:
+        text += f", and price lower than {limit:.2f} dollars"
+    return Goal(product.asin, text, tuple(attributes), options, limit)
+
+
+def _limit(product: Product, stream: str) -> float:
+    """Return the larger of two of the next four round prices above the product's own."""
+    above = [limit for limit in _LIMITS if limit > product.price][:4]
+    if len(above) < 2:
+        return NO_PRICE_LIMIT
+    return max(random.Random(f"webshop:limit:{stream}").sample(above, 2))
