@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from agentgym.download import DataSet
+from agentgym.envs.webshop_original import prepare
 from agentgym.fetch import RemoteFile
 from agentgym.files import cache_folder
 
@@ -96,6 +97,7 @@ SMALL = DataSet(
     default_folder=data_folder,
     variable=VARIABLE,
     suite="webshop/small-test",
+    prepare=lambda folder, _watch: prepare(folder, "small"),
 )
 
 FULL = DataSet(
@@ -119,4 +121,5 @@ FULL = DataSet(
     default_folder=data_folder,
     variable=VARIABLE,
     suite="webshop/full-test",
+    prepare=lambda folder, _watch: prepare(folder, "full"),
 )

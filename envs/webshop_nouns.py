@@ -23,7 +23,7 @@ _NOUNS = frozenset({"NOUN", "PROPN"})
 _BATCH = 256
 _REMEDY = (
     "nouns are found with spaCy: pip install 'agentgym[webshop]', then agentgym envs download"
-    " webshop"
+    " webshop (--set full for the full shop)"
 )
 
 
@@ -35,10 +35,7 @@ def read_nouns(path: Path) -> dict[str, tuple[str, ...]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            asin: tuple(nouns.split(" ")) if nouns else ()
-            for asin, nouns in content["nouns"].items()
-        }
+        return {asin: tuple(nouns) for asin, nouns in content["nouns"].items()}
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}, the nouns of the titles; {_REMEDY}") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -56,9 +53,8 @@ def write_nouns(path: Path, titles: Mapping[str, str]) -> None:
         DataError: spaCy or its model is not installed, or the file cannot be written.
     """
     found, model = find_nouns(titles.values())
-    nouns = {asin: " ".join(one) for asin, one in zip(titles, found, strict=True)}
-    content = {"model": model, "nouns": nouns}
-    write_atomic(path, json.dumps(content, ensure_ascii=False, indent=0))
+    content = {"model": model, "nouns": dict(zip(titles, found, strict=True))}
+    write_atomic(path, json.dumps(content, ensure_ascii=False))
 
 
 def find_nouns(titles: Iterable[str]) -> tuple[list[tuple[str, ...]], str]:
