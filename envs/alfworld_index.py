@@ -19,7 +19,7 @@ from agentgym.envs.alfworld_files import GAME_FILE, TRAJECTORY_FILE
 from agentgym.errors import DataError
 from agentgym.files import cache_folder, write_atomic
 
-_SOLVABLE = re.compile(rb'(?<!\\)"solvable"\s*:\s*(true|false|null)')
+_SOLVABLE = re.compile(rb'"solvable"\s*:\s*(true|false|null)')  # quotes inside texts are escaped
 _FLAGS = {b"true": True, b"false": False}
 _WORTH_KEEPING = 100  # games read; fewer are read in no time
 
@@ -47,8 +47,9 @@ def solvable_flags(folder: Path) -> dict[str, bool | None]:
     known = _load(folder)
     seen: dict[str, _Seen] = {}
     read = 0
-    for game, state in _games(str(folder)):
-        name = Path(game).relative_to(folder).as_posix()
+    root = str(folder)
+    for game, state in _games(root):
+        name = game[len(root) :].strip(os.sep).replace(os.sep, "/") or "."
         old = known.get(name)
         if old is not None and (old.size, old.time) == (state.st_size, state.st_mtime_ns):
             seen[name] = old

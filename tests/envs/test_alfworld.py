@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +70,42 @@ def test_a_published_suite_without_its_data_says_how_to_get_it(
     with pytest.raises(DataError, match=r"agentgym envs download alfworld.*ALFWORLD_DATA"):
         ALFWorldEnv("alfworld/valid_unseen")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_games_that_arrive_while_the_program_runs_are_seen(data: Path, quirks: Quirks) -> None:
+    assert len(ALFWorldEnv("alfworld/valid_seen", data=str(data)).suite.tasks) == 2
+    write_game(quirks(), data / "json_2.1.1" / "valid_seen" / GAME.format(6))
+    assert len(ALFWorldEnv("alfworld/valid_seen", data=str(data)).suite.tasks) == 3
+
+
+def test_a_variable_that_names_no_data_folder_says_what_it_should(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALFWORLD_DATA", str(data / "json_2.1.1"))
+    with pytest.raises(DataError, match=r"ALFWORLD_DATA names .*; name the folder above"):
+        ALFWorldEnv("alfworld/valid_seen")
+    (data / "file").write_text("x")
+    monkeypatch.setenv("ALFWORLD_DATA", str(data / "file"))
+    with pytest.raises(DataError, match=r"ALFWORLD_DATA names the file .*/file; name the folder"):
+        ALFWorldEnv("alfworld/valid_seen")
+    with pytest.raises(DataError, match="the option data names the file"):
+        ALFWorldEnv("alfworld/valid_seen", data=str(data / "file"))
+
+
+def test_a_data_folder_may_be_called_as_excluded_tasks_are(data: Path) -> None:
+    moved = data / "movable"
+    moved.mkdir()
+    (data / "json_2.1.1").rename(moved / "json_2.1.1")
+    assert len(ALFWorldEnv("alfworld/valid_seen", data=str(moved)).suite.tasks) == 2
+
+
+@pytest.mark.parametrize("kind", ["pick_and_fly", 7, None, ["pick_and_place_simple"]])
+def test_a_task_of_no_known_type_is_refused(tmp_path: Path, quirks: Quirks, kind: object) -> None:
+    files = quirks()
+    write_game(replace(files, trajectory={"task_type": kind, "pddl_params": {}}), tmp_path / "g")
+    env = ALFWorldEnv("alfworld/folder", data=str(tmp_path))
+    with pytest.raises(DataError, match=r"traj_data\.json has the task type .*; ALFWorld's are"):
+        env.reset(seed=0)
 
 
 def test_a_split_without_a_playable_game_is_an_error(tmp_path: Path, quirks: Quirks) -> None:
