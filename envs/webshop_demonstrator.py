@@ -22,6 +22,9 @@ TURNS = 15
 WITH_OPTIONS = 0.8
 """How often its first search names the options, too."""
 
+PROMISING = 1 / 3
+"""The share of the wish's words that the title of a product must have to be looked at."""
+
 PAGES = 2
 """Pages of results it looks at before it searches with other words."""
 
@@ -141,7 +144,8 @@ class Demonstrator:
         best = self._best(one for one in listed if self._hurry or not self._seen[one].rejected)
         if best:
             return f"click[{best}]"
-        if page < PAGES and "next >" in self._can and listed:
+        alike = any(self._promising(self._seen[one]) for one in listed)
+        if alike and page < PAGES and "next >" in self._can:
             return "click[next >]"
         return self._search()
 
@@ -178,7 +182,10 @@ class Demonstrator:
         return max(able, key=lambda one: self._fit(self._seen[one]), default="")
 
     def _able(self, seen: Seen) -> bool:
-        return not seen.unfit and seen.price <= self.wish.limit
+        return self._promising(seen) and not seen.unfit and seen.price <= self.wish.limit
+
+    def _promising(self, seen: Seen) -> bool:
+        return self._fit(seen) >= PROMISING * len(self.wish.words)
 
     def _fit(self, seen: Seen) -> int:
         """Return how many words of the wish a product's title and what was read of it have."""

@@ -36,7 +36,10 @@ from agentgym.trainers.sft import Cloner, CloningOptions
 from agentgym.trainers.tiny import Shape, fresh_model, save_model, train_tokenizer
 from agentgym.types import EnvSpec, Row
 
-DEMONSTRATORS = {"alfworld": "agentgym.envs.alfworld_demonstrator:Demonstrator"}
+DEMONSTRATORS = {
+    "alfworld": "agentgym.envs.alfworld_demonstrator:Demonstrator",
+    "webshop": "agentgym.envs.webshop_demonstrator:Demonstrator",
+}
 """Who plays for each environment that has a demonstrator."""
 
 STATE = "trainer/state.pt"
