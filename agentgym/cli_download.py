@@ -75,3 +75,5 @@ def _tell_how_to_play(data: DataSet, folder: Path) -> None:
     if folder.expanduser().resolve() != data.default_folder().resolve():
         say(f"so that it is found: export {data.variable}={folder.resolve()}")
     say(f"play: agentgym eval --suite {data.suite} --policy random -n 10")
+    if data.note:
+        say(data.note)

@@ -37,6 +37,8 @@ class DataSet:
     """A suite that can be played with it."""
     unpacked: tuple[str, ...] = ()
     """Folders that are there when the archives are unpacked, as paths below the data's folder."""
+    note: str = ""
+    """What else it takes to play the suite."""
     prepare: Callable[[Path, Watch], None] | None = None
     """Make from the data's folder what suites need beside the files; quick where it is made."""
 

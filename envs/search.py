@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import ClassVar
 
+from agentgym.download import DataSet
 from agentgym.envs.base import Outcome, TextEnv
 from agentgym.envs.search_corpus import WIKI_OFFLINE
 from agentgym.envs.search_cut import cut_by_estimate, cut_by_tokenizer
 from agentgym.envs.search_data import Question
 from agentgym.envs.search_datasets import TRAIN, data_folder, find_corpus, load_questions
+from agentgym.envs.search_download import QUESTIONS
 from agentgym.envs.search_generate import SETS, generate
 from agentgym.envs.search_metrics import metric_of
 from agentgym.envs.search_protocols import Answer, Cut, Misread, Search, protocol_of
@@ -108,6 +110,11 @@ class SearchEnv(TextEnv):
     def suite_names(cls) -> tuple[str, ...]:
         """Return the generated suites, the published ones and the one for own questions."""
         return tuple(f"{cls.name}/{short}" for short in (*SETS, *PUBLISHED, TRAIN, _FOLDER))
+
+    @classmethod
+    def data_sets(cls) -> Mapping[str, DataSet]:
+        """Return published questions; what is searched for them is the user's choice."""
+        return {"questions": QUESTIONS}
 
     def load_suite(self, name: str) -> Suite:
         """Return a suite; files are read for it, worlds are generated later."""

@@ -22,6 +22,9 @@ from agentgym.files import cache_folder
 ANSWER_SPLIT = "<|answer_split|>"
 """What joins alternatives in IGPO's files; scored unsplit, no answer could ever be right."""
 
+VARIABLE = "AGENTGYM_SEARCH_DATA"
+"""The environment variable that names another folder of questions than the default."""
+
 TRAIN = "train"
 _SUFFIXES = (".jsonl", ".json", ".parquet")
 _SPLITS = ("train", "test", "dev", "val", "valid", "validation")
@@ -34,21 +37,28 @@ _OTHER_NAMES = {
 _QUESTION_FILES = "a .jsonl, .json or .parquet file with a question and an answer a row"
 
 
-def data_folder(data: str | None) -> Path:
-    """Return where questions lie: ``data``, else ``$AGENTGYM_SEARCH_DATA``, else the default.
+def questions_folder(data: str | None = None) -> Path:
+    """Return where questions should lie: ``data``, else ``$AGENTGYM_SEARCH_DATA``, else the cache.
 
-    The default is ``agentgym/search`` in the user's cache folder.
+    In the user's cache folder that is ``agentgym/search``.
+    """
+    named = data or os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else cache_folder() / "search"
+
+
+def data_folder(data: str | None) -> Path:
+    """Return where questions lie (see :func:`questions_folder`).
 
     Raises:
         DataError: There is no such folder.
     """
-    named = data or os.environ.get("AGENTGYM_SEARCH_DATA")
-    folder = Path(named).expanduser() if named else cache_folder() / "search"
+    folder = questions_folder(data)
     if not folder.is_dir():
         raise DataError(
-            f"there is no folder {folder} with questions; put the published files there, or name"
-            " another with data=… or AGENTGYM_SEARCH_DATA (docs/environments/search.md says which"
-            " files). Generated questions need none: search/gen-train, gen-test"
+            f"there is no folder {folder} with questions; get some with: agentgym envs download"
+            f" search; or put the published files there, or name another with data=… or"
+            f" {VARIABLE} (docs/environments/search.md says which files). Generated questions need"
+            " none: search/gen-train, gen-test"
         )
     return folder
 
@@ -85,7 +95,13 @@ def load_questions(folder: Path) -> dict[str, tuple[Question, ...]]:
 
 def _state(folder: Path) -> tuple[tuple[Path, int, int], ...]:
     """Return the question files with size and time of change, sorted."""
-    paths = [p for p in folder.rglob("*") if p.suffix in _SUFFIXES and not is_corpus(p)]
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in _SUFFIXES
+        and not is_corpus(path)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]  # hidden is what is still being downloaded
     if not paths:
         raise DataError(f"{folder} has no questions; expected {_QUESTION_FILES}")
     return tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(paths))
