@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym import cli_download
+from agentgym import cli_download, cli_serve
 from agentgym.cli_common import EnvOptions, Name, SuiteName, env_spec, parse_options
 from agentgym.console import say, say_table
 from agentgym.errors import AgentGymError, DataError, UsageError
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 app.command("download", epilog="Example: agentgym envs download alfworld")(cli_download.download)
+app.add_typer(cli_serve.app)
 
 
 @app.command("list", epilog="Example: agentgym envs list")

@@ -51,6 +51,9 @@ class WebShopEnv(TextEnv):
         price_seed: A published product with a range of prices has one that is drawn from it, and
             so have the price limits of instructions; all episodes share the draws of this seed.
 
+    Attributes:
+        catalogue: The shop that the suite's tasks are done in.
+
     Raises:
         UsageError: An unknown suite or observation, ``data`` that is no text or for a suite that
             reads none, or a ``price_seed`` that is no integer.
@@ -96,10 +99,10 @@ class WebShopEnv(TextEnv):
         if name not in self.suite_names():
             raise self.unknown_suite(name)
         short = name.removeprefix(f"{self.name}/")
-        self._catalogue = self._shop(short)
+        self.catalogue = self._shop(short)
         return Suite(
             name=name,
-            tasks=self._catalogue.splits[short],
+            tasks=self.catalogue.splits[short],
             official=short in original.SETS,
             held_out="train" not in short,
             about=original.SETS.get(short) or generated.SETS[short],
@@ -118,7 +121,7 @@ class WebShopEnv(TextEnv):
     def begin(self, task: str, seed: int) -> tuple[str, Info]:
         """Enter the shop. The task alone decides everything: the seed changes nothing."""
         self._id = task
-        self._goal = self._catalogue.goals[task]
+        self._goal = self.catalogue.goals[task]
         self._session = Session()
         self._score = 0.0
         return self._look(admissible=True)
@@ -134,12 +137,12 @@ class WebShopEnv(TextEnv):
 
     def expert(self) -> str | None:
         """Return what an oracle does, which knows the product; None once something is bought."""
-        return next_action(self._catalogue, self._goal, self._session)
+        return next_action(self.catalogue, self._goal, self._session)
 
     def _do(self, verb: str, argument: str) -> bool:
         """Do an action; return whether the page, or every page, offers it."""
         if verb == "search" and argument:  # on every page, whether or not it has a search bar
-            self._session.search(argument, self._catalogue.engine)
+            self._session.search(argument, self.catalogue.engine)
             return True
         if verb == "click" and argument in self._page.clickables and argument != "search":
             self._session.click(argument, self._page.options)
@@ -147,12 +150,12 @@ class WebShopEnv(TextEnv):
         return False
 
     def _worth(self) -> float:
-        products, session = self._catalogue.products, self._session
+        products, session = self.catalogue.products, self._session
         bought, wanted = products[session.asin], products[self._goal.asin]
         return score(self._goal, wanted, bought, session.options)
 
     def _look(self, admissible: bool) -> tuple[str, Info]:
-        self._page = show(self._catalogue, self._goal, self._session, self._score)
+        self._page = show(self.catalogue, self._goal, self._session, self._score)
         observation = self._render(self._page, self._session)
         info = Info(
             task_id=self._id,
@@ -163,7 +166,7 @@ class WebShopEnv(TextEnv):
             admissible=admissible,
             admissible_actions=_actions(self._page),
             anchor=observation,
-            answer=_answer(self._catalogue, self._goal),
+            answer=_answer(self.catalogue, self._goal),
         )
         return observation, info
 

@@ -48,7 +48,7 @@ def render(page: Page, session: Session, task: str, turns: int, score: float) ->
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>
 <body><header><b>WebShop</b><small>task {escape(task)}, {turns} actions so far</small></header>
 <main>{goal}<div class="page">{body}</div>
-<p>{_button("next", "task", "Next task")}</p></main></body></html>
+<div>{_button("next", "task", "Next task")}</div></main></body></html>
 """
 
 
@@ -73,7 +73,7 @@ def _body(page: Page, session: Session) -> Iterator[str]:
         if page.has_search_bar and node.kind is Kind.BUTTON:
             yield "<p>Search for what you are asked to buy.</p>"
         elif node.kind is Kind.PRODUCT:
-            yield f'<p class="product">{_click(node)}</p>'
+            yield f'<div class="product">{_click(node)}</div>'
         elif node.kind is Kind.OPTION:
             chosen = node.text in session.options.values()
             yield _click(node, "chosen" if chosen else "")
@@ -96,8 +96,9 @@ def _click(node: Node, look: str = "") -> str:
 
 
 def _button(name: str, value: str, text: str, look: str = "") -> str:
+    look = f' class="{look}"' if look else ""
     return (
         '<form method="post" action="/">'
-        f'<button name="{name}" value="{escape(value)}" class="{look}">{escape(text)}</button>'
+        f'<button name="{name}" value="{escape(value)}"{look}>{escape(text)}</button>'
         "</form>"
     )
