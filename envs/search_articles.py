@@ -16,12 +16,20 @@ from importlib.resources import files
 from agentgym.envs.draws import between, pick, shuffled, some
 from agentgym.envs.search_data import Article
 from agentgym.envs.search_facts import Entity, Facts
-from agentgym.envs.search_relations import HOUSES, RELATIONS, WORKS, YEAR, Relation, relations_of
+from agentgym.envs.search_names import NAME
+from agentgym.envs.search_relations import (
+    HOUSES,
+    RELATIONS,
+    WORD,
+    WORKS,
+    YEAR,
+    Relation,
+    relations_of,
+)
 
 _FILLERS = (2, 5)  # sentences of an article that state no fact, at least and at most
 _NAMED_AGAIN = 0.3  # how often a later sentence says the name and not a pronoun
-_NAME = r"[A-Z][A-Za-z]*(?: (?:of|[A-Z][A-Za-z]*))*"
-_OBJECTS = {YEAR: r"\d{4}"}
+_OBJECTS = {YEAR: r"\d{4}", WORD: "[A-Za-z]+"}
 _PRONOUNS = frozenset({"She", "He", "It"})
 _SUBJECT = {"her": "She", "his": "He", "its": "It"}
 
@@ -102,8 +110,8 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 def _pattern(relation: Relation, says: str) -> re.Pattern[str]:
     """Return what recognises the sentences of one wording."""
     parts = {
-        "s": rf"(?P<s>{_NAME})",
-        "o": rf"(?P<o>{_OBJECTS.get(relation.to, '[A-Za-z][A-Za-z ]*')})",
+        "s": rf"(?P<s>{NAME})",
+        "o": rf"(?P<o>{_OBJECTS.get(relation.to, NAME)})",
         "p": r"(?:[Hh]er|[Hh]is|[Ii]ts)",
         "kind": "an? [a-z ]+",
     }

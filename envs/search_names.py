@@ -17,6 +17,9 @@ from agentgym.envs.draws import pick
 from agentgym.envs.search_relations import HOUSES
 from agentgym.errors import UsageError
 
+NAME = r"[A-Z][A-Za-z]*(?: (?:of|[A-Z][A-Za-z]*))*"
+"""How names look, as a regular expression: words with a capital, and *of*."""
+
 _ATTEMPTS = 1000
 
 

@@ -11,7 +11,8 @@ dedicated to are all of one side.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -35,6 +36,7 @@ _BIRTHS = (1750, 1985)
 _FILMS_SINCE = 1900
 _TRADES = ("chemist", "engineer", "botanist", "historian", "lawyer", "physician", "astronomer")
 _MAKERS = 0.6  # the share of people who make works
+_CHILDREN = 2  # of more, articles about them would hide their parents' from a search by name
 _TRIES = 12  # draws until something fits
 
 
@@ -56,6 +58,7 @@ class _Population:
         self._namer = Namer(self._rng)
         self._people: list[_Person] = []  # by year of birth
         self._couples: dict[bool, list[tuple[_Person, _Person]]] = {False: [], True: []}
+        self._children: Counter[str] = Counter()  # by mother
         self._houses: defaultdict[str, list[str]] = defaultdict(list)
         self._novels: list[str] = []
         number = {kind: max(2, round(share * size)) for kind, share in _SHARES.items()}
@@ -94,8 +97,12 @@ class _Population:
         rng = self._rng
         female, held_out = rng.random() < 0.5, rng.random() < HELD_OUT
         parents = self._fitting(
-            self._couples[held_out][-200:],  # those of about the right age
-            lambda couple: 20 <= year - couple[0].born <= 42 and year - couple[1].born <= 55,
+            _born(self._couples[held_out], year - 42, year - 20, _younger),
+            lambda couple: (
+                year - couple[0].born <= 42
+                and year - couple[1].born <= 55
+                and self._children[couple[0].name] < _CHILDREN
+            ),
             chance=0.6,
         )
         surname = parents[1].name.rpartition(" ")[2] if parents else None
@@ -106,6 +113,7 @@ class _Population:
         )
         self.facts.add(name, "born", str(year))
         if parents:
+            self._children[parents[0].name] += 1
             self.facts.add(name, "mother", parents[0].name)
             self.facts.add(name, "father", parents[1].name)
         self._marry(person)
@@ -125,12 +133,11 @@ class _Population:
             return (
                 other.held_out == person.held_out
                 and other.female != person.female
-                and person.born - other.born <= 15
                 and other.name.rpartition(" ")[2] != person.name.rpartition(" ")[2]
                 and about.value(other.name, "spouse") is None
             )
 
-        other = self._fitting(self._people[-200:], fits, chance=0.6)
+        other = self._fitting(self._aged(person.born - 15, person.born), fits, chance=0.6)
         if other:
             about.add(person.name, "spouse", other.name)
             about.add(other.name, "spouse", person.name)
@@ -147,9 +154,9 @@ class _Population:
         if person.trade in _TRADES:
             self._join(person, "company", person.born + 50, chance=0.9)
         teacher = self._fitting(
-            self._people,
-            lambda one: one.held_out == person.held_out and 15 <= person.born - one.born <= 50,
-            chance=0.6,
+            self._aged(person.born - 50, person.born - 15),
+            lambda one: one.held_out == person.held_out,
+            chance=0.5,
         )
         if teacher:
             facts.add(name, "teacher", teacher.name)
@@ -175,7 +182,7 @@ class _Population:
         facts.add(name, "founder", founder.name)
         facts.add(name, "seat", pick(rng, self._cities))
         head = self._fitting(
-            self._people, lambda one: one is not founder and one.born + 40 >= year, chance=0.7
+            self._aged(year - 60, _BIRTHS[1]), lambda one: one is not founder, chance=0.7
         )
         if head:
             facts.add(name, "head", head.name)
@@ -228,10 +235,8 @@ class _Population:
         """Paint somebody, or dedicate the work to somebody."""
         relation = {"painting": "sitter", "novel": "dedicatee", "opera": "dedicatee"}.get(kind)
         someone = self._fitting(
-            self._people,
-            lambda one: (
-                one.held_out == maker.held_out and one is not maker and 5 <= year - one.born <= 80
-            ),
+            self._aged(year - 80, year - 5),
+            lambda one: one.held_out == maker.held_out and one is not maker,
             chance=0.7,
         )
         if relation and someone:
@@ -248,6 +253,10 @@ class _Population:
         found = self._house(house, 9999 if kind == "painting" else year) if house else None
         if found:
             self.facts.add(work, relation, found)
+
+    def _aged(self, first: int, last: int) -> Sequence[_Person]:
+        """Return the people who were born from one year to another."""
+        return _born(self._people, first, last, lambda one: one.born)
 
     # Draws ------------------------------------------------------------------------------------
 
@@ -269,6 +278,17 @@ class _Population:
             return None
         drawn = (pick(self._rng, items) for _ in range(_TRIES))
         return next((one for one in drawn if fits(one)), None)
+
+
+def _born(
+    items: Sequence[_Item], first: int, last: int, year: Callable[[_Item], int]
+) -> Sequence[_Item]:
+    """Return the items of the years from ``first`` to ``last``; they are sorted by year."""
+    return items[bisect_left(items, first, key=year) : bisect_right(items, last, key=year)]
+
+
+def _younger(couple: tuple[_Person, _Person]) -> int:
+    return max(couple[0].born, couple[1].born)
 
 
 def draw_facts(seed: str, size: int) -> Facts:

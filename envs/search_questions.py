@@ -14,6 +14,7 @@ from functools import cache
 from typing import Protocol
 
 from agentgym.envs.draws import pick
+from agentgym.envs.search_names import NAME
 from agentgym.envs.search_relations import AGES, RELATIONS
 from agentgym.errors import UsageError
 
@@ -192,7 +193,7 @@ def read_question(text: str) -> Of | Both:
 
 def _readings(phrase: str) -> Iterator[Expression]:
     """Yield every way to read a phrase."""
-    if phrase[:1].isupper() and " and " not in phrase:
+    if re.fullmatch(NAME, phrase):
         yield Named(phrase)
     for relation, inside in _matches("nouns", phrase):
         yield from (Of(relation, subject) for subject in _readings(inside))

@@ -268,9 +268,9 @@ _OF_HOUSES = (
         "seat",
         of=_HOUSES,
         to=CITY,
-        says=("{s} has its seat in {o}.", "{s} is at home in {o}."),
-        asks=("In which city is {x}?", "Where does {x} have its seat?"),
-        nouns=("the seat of {x}", "the city where {x} is at home"),
+        says=("{s} is based in {o}.", "{s} has its seat in {o}."),
+        asks=("In which city is {x} based?", "Where does {x} have its seat?"),
+        nouns=("the seat of {x}", "the city where {x} is based"),
     ),
     Relation(
         "head",
