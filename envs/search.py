@@ -166,11 +166,10 @@ class SearchEnv(TextEnv):
         An article that was shown already is not searched for, nor is anything twice. Of questions
         without known searches the question itself is searched for.
         """
-        if self._question.hops:
-            missing = (h.query for h in self._question.hops if h.article not in self._shown)
-        else:
-            missing = iter((self._goal,))
-        query = next((query for query in missing if query not in self._searched), None)
+        hops = self._question.hops
+        unread = [hop.query for hop in hops if hop.article not in self._shown]
+        wanted = unread if hops else [self._goal]
+        query = next((query for query in wanted if query not in self._searched), None)
         last = len(self._actions) + 1 >= self.max_turns
         if query is None or last:
             return self._protocol.write_answer(self._question.answers[0])
@@ -267,7 +266,7 @@ def _check_texts(options: Mapping[str, object]) -> None:
             raise UsageError(f"{name} is a text, got {value!r}; write a path as ./{value}")
 
 
-def _count(name: str, value: int | None, otherwise: int) -> int:
+def _count(name: str, value: object, otherwise: int) -> int:
     if value is None:
         return otherwise
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

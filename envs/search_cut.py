@@ -7,6 +7,7 @@ handed the model's ``tokenizer.json``.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,10 +28,9 @@ def cut_by_estimate(text: str, tokens: int) -> str:
     room = tokens * CHARACTERS_PER_TOKEN
     if len(text) <= room:
         return text
-    beginning = text[:room]
-    if not text[room].isspace() and len(pieces := beginning.rsplit(maxsplit=1)) > 1:
-        beginning = beginning[: len(beginning.rstrip()) - len(pieces[1])]
-    return beginning.rstrip()
+    # With one character more: a word that ends exactly here is whole.
+    end = max((space.start() for space in re.finditer(r"\s", text[: room + 1])), default=0)
+    return text[: end or room].rstrip()
 
 
 def cut_by_tokenizer(text: str, tokens: int, path: str) -> str:

@@ -90,7 +90,9 @@ class RemoteRetriever:
                 with error:
                     reason = f"answers {error.code} {error.reason}: {_short(error.read(200))}"
                 passing = error.code >= 500 or error.code in _NOT_NOW
-            except (OSError, HTTPException) as error:  # no connection, cut off, too slow
+            except urllib.error.URLError as error:
+                reason, passing = f"cannot be reached: {error.reason}", True
+            except (OSError, HTTPException) as error:  # cut off, or too slow
                 reason, passing = f"does not answer: {error}", True
             if not passing:
                 raise EnvFault(f"the retriever {self.url} {reason}; see its own log")
