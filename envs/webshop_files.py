@@ -22,7 +22,8 @@ _PATH_MARK = "\u203a"
 _NO_PRICE = "$100.0"  # what the benchmark takes where the shop named none
 _NO_ATTRIBUTES = ("DUMMY_ATTR",)
 _LONGEST_ASIN = 10
-_REMEDY = "it is not the published file; get it with: agentgym envs download webshop"
+REMEDY = "it is not the published file; get it with: agentgym envs download webshop"
+"""What to do about a file that is not what it claims to be."""
 
 
 def read_products(
@@ -64,7 +65,7 @@ def read_products(
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise DataError(
-                f"{path}: product {asin} cannot be read: {error!r}; {_REMEDY}"
+                f"{path}: product {asin} cannot be read: {error!r}; {REMEDY}"
             ) from error
 
 
@@ -79,7 +80,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for record in _read_array(path):
         if not isinstance(record, dict) or not isinstance(record.get("asin"), str):
-            raise DataError(f"{path}: a product has no asin: {str(record)[:60]}; {_REMEDY}")
+            raise DataError(f"{path}: a product has no asin: {str(record)[:60]}; {REMEDY}")
         asin = record["asin"]
         if asin != "nan" and len(asin) <= _LONGEST_ASIN and asin not in seen:
             seen.add(asin)
@@ -93,9 +94,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise _missing(path) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {error}; {_REMEDY}") from error
+        raise DataError(f"cannot read {path}: {error}; {REMEDY}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, expected an object; {_REMEDY}")
+        raise DataError(f"{path} holds a {type(content).__name__}, expected an object; {REMEDY}")
     return content
 
 
@@ -107,7 +108,7 @@ def _read_array(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise _missing(path) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {error}; {_REMEDY}") from error
+        raise DataError(f"cannot read {path}: {error}; {REMEDY}") from error
 
 
 def _elements(stream: TextIO) -> Iterator[Any]:

@@ -38,7 +38,7 @@ def read_nouns(path: Path) -> dict[str, tuple[str, ...]]:
         return {asin: tuple(nouns) for asin, nouns in content["nouns"].items()}
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}, the nouns of the titles; {_REMEDY}") from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
         raise DataError(f"cannot read the nouns in {path}: {error!r}; {_REMEDY}") from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from agentgym.envs.lucene import LuceneIndex
 from agentgym.envs.webshop_catalogue import Catalogue, Goal, Product
-from agentgym.envs.webshop_files import read_mapping, read_products, read_titles
+from agentgym.envs.webshop_files import REMEDY, read_mapping, read_products, read_titles
 from agentgym.envs.webshop_goals import human_goal, shuffled, synthetic_goals
 from agentgym.envs.webshop_nouns import read_nouns, write_nouns
 from agentgym.envs.webshop_search import product_index
@@ -137,7 +137,7 @@ def _synthetic_goals(
             continue
         attributes = about.get("instruction_attributes")
         if not attributes:
-            raise DataError(f"{path}: {asin} has an instruction without instruction_attributes")
+            raise DataError(f"{path}: {asin} has an instruction without attributes; {REMEDY}")
         goals += synthetic_goals(product, about["instruction"], attributes, seed)
     return goals
 
@@ -154,7 +154,9 @@ def _human_goals(
                 text, attributes = one["instruction"], one["instruction_attributes"]
                 options = one["instruction_options"]
             except (KeyError, TypeError) as error:
-                raise DataError(f"{path}: instruction {number} of {asin}: {error!r}") from error
+                raise DataError(
+                    f"{path}: instruction {number} of {asin} cannot be read: {error!r}; {REMEDY}"
+                ) from error
             if attributes:
                 stream = f"{seed}:{number}"
                 goals.append(human_goal(products[asin], text, attributes, options, stream))
