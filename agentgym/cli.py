@@ -5,7 +5,11 @@ Importing this imports typer and nothing heavy; each command imports what it nee
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +17,9 @@ import typer
 from agentgym import __version__, cli_envs, cli_eval, cli_play, cli_train
 from agentgym.console import say, warn
 from agentgym.errors import AgentGymError
+
+_INTERRUPTED = 130
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 app = typer.Typer(
     name="agentgym",
@@ -53,9 +60,27 @@ def main() -> None:
     try:
         app()
     except AgentGymError as error:
-        _fail(error)
+        _fail(" ".join(str(error).split()), error.exit_code)
+    except SystemExit as exit_:
+        if exit_.code == _INTERRUPTED:  # what typer makes of an interrupt, without a word
+            warn("agentgym: interrupted")
+        raise
+    except KeyboardInterrupt:  # another one, while the first was dealt with
+        _fail("interrupted", _INTERRUPTED)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _drop_output()
+        where = error.filename or "what this command says"
+        _fail(f"no room left on the disk for {where}; make room and run it again", 1)
 
 
-def _fail(error: AgentGymError) -> None:
-    warn(f"agentgym: {' '.join(str(error).split())}")
-    sys.exit(error.exit_code)
+def _fail(why: str, code: int) -> None:
+    warn(f"agentgym: {why}")
+    sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let standard output lead nowhere: what waits to be written would fail again at the exit."""
+    with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from inspect import Parameter, getdoc, getmodule, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from agentgym.errors import AgentGymError, DataError, UsageError
 
 if TYPE_CHECKING:
     from agentgym.envs.base import TextEnv
+    from agentgym.envs.check import Finding
 
 app = typer.Typer(
     name="envs",
@@ -114,12 +116,22 @@ def check(
 
     spec = env_spec(name, suite, option or ())
     findings = check_env(lambda: make_env(spec), tasks, seed)
-    rows = [(one.check, "ok" if one.passed else "FAILED", one.detail) for one in findings]
-    say_table(("check", "result", "what it did instead"), rows)
+    say_table(("check", "result", "what it did instead"), _finding_rows(findings))
     failed = sum(not one.passed for one in findings)
     if failed:
         raise AgentGymError(f"{name} fails {failed} of {len(findings)} checks")
     say(f"{name} passes all {len(findings)} checks")
+
+
+def _finding_rows(findings: Iterable[Finding]) -> list[tuple[str, str, str]]:
+    """Return a row a finding; what broken data makes of every check is told once."""
+    rows, told = [], {"": ""}
+    for one in findings:
+        first = told.setdefault(one.detail, one.check)
+        again = first not in ("", one.check)
+        detail = f"the same as: {first}" if again else one.detail
+        rows.append((one.check, "ok" if one.passed else "FAILED", detail))
+    return rows
 
 
 @app.command("export", epilog="Example: agentgym envs export alfworld --out games -n 12")
