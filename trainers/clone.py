@@ -38,6 +38,7 @@ from agentgym.types import EnvSpec, Row
 
 DEMONSTRATORS = {
     "alfworld": "agentgym.envs.alfworld_demonstrator:Demonstrator",
+    "search": "agentgym.envs.search_demonstrator:Demonstrator",
     "webshop": "agentgym.envs.webshop_demonstrator:Demonstrator",
 }
 """Who plays for each environment that has a demonstrator."""

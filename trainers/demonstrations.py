@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agentgym.envs.base import TextEnv
 from agentgym.errors import UsageError
@@ -32,6 +32,14 @@ class Player(Protocol):
 
     def act(self, observation: str, admissible: tuple[str, ...]) -> str:
         """Return the next action."""
+
+
+@runtime_checkable
+class Slipping(Protocol):
+    """A player that knows what mistakes look like, where no list of actions tells."""
+
+    def slip(self) -> str:
+        """Return a mistake that somebody in its place could make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +103,12 @@ class Demonstrations:
         turns: list[Shown] = []
         over = False
         while not over:
-            can = info["admissible_actions"]
-            known.update(can)
-            action = player.act(observation, can)
+            can = info.get("admissible_actions")
+            known.update(can or ())
+            action = player.act(observation, can or ())
             slip = rng.random() < chance
             if slip:
-                action = _slip(rng, can, sorted(known))
+                action = _mistake(player, rng, can, sorted(known))
             view = View(observation, info["goal"], len(turns), can, None)
             turns.append(Shown(view, action, slip))
             observation, _, terminated, truncated, info = self.env.step(action)
@@ -151,6 +159,20 @@ def _said(script: Script, action: str) -> Sample:
     chat = script.chat
     ids = (*chat.tokenizer.encode(action, add_special_tokens=False), chat.end_of_turn)
     return Sample(ids, (0.0,) * len(ids), None, "stop", 0)
+
+
+def _mistake(
+    player: Player, rng: random.Random, admissible: Sequence[str] | None, known: Sequence[str]
+) -> str:
+    """Return what the player would do wrong, or something wrong with actions that were named."""
+    if isinstance(player, Slipping):
+        return player.slip()
+    if not admissible:
+        raise UsageError(
+            "the environment names no actions to draw slips from, and its demonstrator has none;"
+            " demonstrate without slips: 0"
+        )
+    return _slip(rng, admissible, known)
 
 
 def _slip(rng: random.Random, admissible: Sequence[str], known: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ from transformers import PreTrainedTokenizerFast
 
 from agentgym.envs.alfworld import ALFWorldEnv
 from agentgym.envs.alfworld_demonstrator import Demonstrator
+from agentgym.envs.search import SearchEnv
+from agentgym.envs.search_demonstrator import Demonstrator as Searcher
 from agentgym.errors import UsageError
 from agentgym.policies.conversation import Script
 from agentgym.policies.prompt import load_prompt
@@ -109,3 +111,30 @@ def test_a_tokenizer_reads_what_a_model_reads_and_writes(script: Script) -> None
         row_of(demonstration, script).ids, skip_special_tokens=True
     )
     assert whole == "".join(read)
+
+
+# Where no list of actions is named ------------------------------------------------------------
+
+
+def test_a_player_slips_in_its_own_way_where_actions_have_no_list() -> None:
+    env = SearchEnv("search/gen-easy-train")
+    found = Demonstrations(env, Searcher, env.suite.tasks, 0, (0.5,))
+    turns = [turn for number in range(20) for turn in found[number].turns]
+    slips = [turn.action for turn in turns if turn.slip]
+    assert 0.3 * len(turns) < len(slips) < 0.7 * len(turns)
+    assert all(action.startswith("<search>") for action in slips)
+    assert sum(found[number].won for number in range(20)) >= 18
+
+
+class Mute:
+    """Searches for nothing, and knows no mistakes."""
+
+    def act(self, observation: str, admissible: tuple[str, ...]) -> str:
+        return "<search>nothing</search>"
+
+
+def test_slips_that_nobody_knows_are_refused() -> None:
+    env = SearchEnv("search/gen-easy-train", max_turns=2)
+    found = Demonstrations(env, lambda goal, rng: Mute(), env.suite.tasks, 0, (0.0, 1.0))
+    with pytest.raises(UsageError, match="demonstrate without slips"):
+        [found[number] for number in range(20)]
