@@ -8,20 +8,17 @@ connection or a full disk leaves both, and the next attempt goes on from there i
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
 
 from agentgym import __version__
 from agentgym.errors import DataError
-from agentgym.files import write_atomic
+from agentgym.partial import Part, Source
 
 if TYPE_CHECKING:
     import httpx2
@@ -94,24 +91,23 @@ def fetch(file: RemoteFile, folder: Path, watch: Watch | None = None) -> Path:
     Raises:
         DataError: No address has it, a file of that name is another one, or the disk is full.
     """
-    watch = watch or Watch()
     path = folder / file.name
     if path.exists():
         if wrong := _mismatch(path, file):
             raise DataError(f"{path} is not the file that is expected: {wrong}; delete it")
         return path
-    part = _Part(path)
+    watch = watch or Watch()
     failures: list[str] = []
     with _client() as client:
+        fetching = _Fetching(client, file, Part(path), watch)
         for url in file.urls:
             if failures:
                 watch.said(f"{failures[-1]}; trying {url}")
             try:
-                _fetch_from(client, url, file, part, watch)
+                fetching.read(url)
             except _Unavailable as failure:
                 failures.append(f"{url} {failure}")
             else:
-                part.finish()
                 return path
     raise DataError(
         f"{file.name} could not be fetched: {'; '.join(failures)}. Try again later, or fetch it by"
@@ -127,70 +123,111 @@ def _client() -> httpx2.Client:
     return httpx2.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True)
 
 
-def _fetch_from(
-    client: httpx2.Client, url: str, file: RemoteFile, part: _Part, watch: Watch
-) -> None:
-    """Bring the whole file into ``part`` and verify it."""
-    failed, furthest = 0, part.size
-    while True:
-        resumed = part.size > 0
+class _Fetching:
+    """Brings one file here, from whichever address has it."""
+
+    def __init__(self, client: httpx2.Client, file: RemoteFile, part: Part, watch: Watch) -> None:
+        self._client = client
+        self._file = file
+        self._part = part
+        self._watch = watch
+
+    def read(self, url: str) -> None:
+        """Read the whole file from an address, in as many attempts as are worth it."""
+        failed, furthest = 0, self._part.size
+        while True:
+            try:
+                self._attempt(url)
+            except _Interrupted as failure:
+                failed = 1 if self._part.size >= furthest + _PROGRESS else failed + 1
+                furthest = max(furthest, self._part.size)
+                if failed == ATTEMPTS:
+                    raise _Unavailable(f"failed {failed} times, the last time: {failure}") from None
+                pause = min(failure.pause or 2.0 ** (failed - 1), _LONGEST_PAUSE)
+                self._watch.said(f"{self._file.name}: {failure}; next attempt in {pause:.0f} s")
+                sleep(pause)
+            else:
+                return
+
+    def _attempt(self, url: str) -> None:
+        """Go on as far as one connection carries, and finish the file if that is to its end."""
+        resumed = self._part.size > 0
+        page = self._request(url, url)
+        if page is not None and self._file.follow is not None:
+            confirmed = self._file.follow(page)
+            page = page if confirmed is None else self._request(confirmed, url)
+        if page is not None:
+            raise _Unavailable(f"answered with a web page instead of the file{_titled(page)}")
+        if wrong := _mismatch(self._part.path, self._file):
+            self._part.discard()
+            if resumed:  # perhaps the pieces are of two versions
+                raise _Interrupted(f"what was put together is not the file: {wrong}")
+            raise _Unavailable(f"sent another file: {wrong}")
+        self._part.finish()
+
+    def _request(self, address: str, url: str) -> str | None:
+        """Read from ``address``, which stands for ``url``; return a web page instead of it."""
+        import httpx2
+
         try:
-            _attempt(client, url, file, part, watch)
-            _verify(file, part, resumed)
-        except _Interrupted as failure:
-            failed = 1 if part.size >= furthest + _PROGRESS else failed + 1
-            furthest = max(furthest, part.size)
-            if failed == ATTEMPTS:
-                raise _Unavailable(f"failed {ATTEMPTS} times, the last time: {failure}") from None
-            pause = min(failure.pause or 2.0 ** (failed - 1), _LONGEST_PAUSE)
-            watch.said(f"{file.name}: {failure}; next attempt in {pause:.0f} s")
-            sleep(pause)
-        else:
-            return
+            with self._client.stream(
+                "GET", address, headers=self._part.conditions(url)
+            ) as response:
+                if _is_page(response):
+                    return _page(response)
+                total = self._prepare(response, url)
+                if total is None or self._part.size < total:
+                    self._receive(response, total)
+        except httpx2.TransportError as error:
+            raise _Interrupted(str(error) or type(error).__name__) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise _Unavailable(f"cannot be read: {error}") from error
+        if total is not None and self._part.size != total:
+            raise _Interrupted(f"the connection ended after {self._part.size} of {total} bytes")
+        return None
 
+    def _prepare(self, response: httpx2.Response, url: str) -> int | None:
+        """Make ready for what a response brings; return the size of the whole file if known."""
+        self._refuse_status(response)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise _Unavailable("compresses what it sends, although it was asked not to")
+        total = self._total(response)
+        if None not in (total, self._file.size) and total != self._file.size:
+            raise _Unavailable(f"has another file: {total} bytes, expected {self._file.size}")
+        _refuse_without_room(self._part.path.parent, (total or 0) - self._part.size)
+        if response.status_code == 200:
+            self._part.begin(Source(url, _validator(response)))
+        return total
 
-def _verify(file: RemoteFile, part: _Part, resumed: bool) -> None:
-    wrong = _mismatch(part.path, file)
-    if not wrong:
-        return
-    part.discard()
-    if resumed:  # perhaps the pieces are of two versions
-        raise _Interrupted(f"what was put together is not the file: {wrong}")
-    raise _Unavailable(f"sent another file: {wrong}")
+    def _refuse_status(self, response: httpx2.Response) -> None:
+        status = response.status_code
+        said = f"answered {status} {response.reason_phrase}".strip()
+        if status in _LATER:
+            raise _Interrupted(said, _retry_after(response))
+        if status == 416:
+            whole = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+            if not (whole and whole[2] == str(self._part.size)):  # else nothing is left to send
+                self._part.discard()
+                raise _Interrupted("cannot send the rest; starting again")
+        elif status not in (200, 206):
+            raise _Unavailable(said)
 
+    def _total(self, response: httpx2.Response) -> int | None:
+        """Return the size of the whole file; refuse a piece that does not continue the part."""
+        if response.status_code == 200:
+            length = response.headers.get("content-length")
+            return int(length) if length else None
+        sent = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        if sent is None or (sent[1] is not None and int(sent[1]) != self._part.size):
+            self._part.discard()
+            raise _Interrupted("sent another piece than was asked for; starting again")
+        return None if sent[2] == "*" else int(sent[2])
 
-def _attempt(client: httpx2.Client, url: str, file: RemoteFile, part: _Part, watch: Watch) -> None:
-    """Go on with ``part`` as far as one connection carries."""
-    page = _request(client, url, url, file, part, watch)
-    if page is None:
-        return
-    confirmed = file.follow(page) if file.follow else None
-    if confirmed is not None:
-        page = _request(client, confirmed, url, file, part, watch)
-    if page is not None:
-        raise _Unavailable(f"answered with a web page instead of the file{_titled(page)}")
-
-
-def _request(
-    client: httpx2.Client, address: str, url: str, file: RemoteFile, part: _Part, watch: Watch
-) -> str | None:
-    """Read ``address``, which stands for ``url``, into ``part``; return a web page as it is."""
-    import httpx2
-
-    try:
-        with client.stream("GET", address, headers=part.conditions(url)) as response:
-            if _is_page(response):
-                return _page(response)
-            total = _place(response, url, file, part)
-            if total is None or part.size < total:
-                _receive(response, file, part, total, watch)
-    except httpx2.TransportError as error:
-        raise _Interrupted(str(error) or type(error).__name__) from error
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise _Unavailable(f"cannot be read: {error}") from error
-    if total is not None and part.size != total:
-        raise _Interrupted(f"the connection ended after {part.size} of {total} bytes")
-    return None
+    def _receive(self, response: httpx2.Response, total: int | None) -> None:
+        with self._part.writing() as write:
+            for chunk in response.iter_raw():
+                write(chunk)
+                self._watch.moved(self._file.name, self._part.size, total)
 
 
 def _is_page(response: httpx2.Response) -> bool:
@@ -210,47 +247,6 @@ def _page(response: httpx2.Response) -> str:
 def _titled(page: str) -> str:
     title = _TITLE.search(page)
     return f" ({' '.join(title[1].split())[:80]})" if title else ""
-
-
-def _place(response: httpx2.Response, url: str, file: RemoteFile, part: _Part) -> int | None:
-    """Prepare ``part`` for what a response brings; return the size of the whole file if known."""
-    _refuse_status(response, part)
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise _Unavailable("compresses what it sends, although it was asked not to")
-    if response.status_code == 200:
-        length = response.headers.get("content-length")
-        total = int(length) if length else None
-    else:
-        total = _range_total(response, part)
-    if None not in (total, file.size) and total != file.size:
-        raise _Unavailable(f"has another file: {total} bytes, expected {file.size}")
-    _refuse_without_room(part.path.parent, (total or 0) - part.size)
-    if response.status_code == 200:
-        part.begin(_Source(url, _validator(response)))
-    return total
-
-
-def _refuse_status(response: httpx2.Response, part: _Part) -> None:
-    status = response.status_code
-    said = f"answered {status} {response.reason_phrase}".strip()
-    if status in _LATER:
-        raise _Interrupted(said, _retry_after(response))
-    if status == 416:
-        whole = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-        if not (whole and whole[2] == str(part.size)):  # else there is nothing left to send
-            part.discard()
-            raise _Interrupted("cannot send the rest; starting again")
-    elif status not in (200, 206):
-        raise _Unavailable(said)
-
-
-def _range_total(response: httpx2.Response, part: _Part) -> int | None:
-    """Return the size of the whole file from a response that continues ``part``."""
-    sent = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-    if sent is None or (sent[1] is not None and int(sent[1]) != part.size):
-        part.discard()
-        raise _Interrupted("sent another piece than was asked for; starting again")
-    return None if sent[2] == "*" else int(sent[2])
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
@@ -276,15 +272,6 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
         )
 
 
-def _receive(
-    response: httpx2.Response, file: RemoteFile, part: _Part, total: int | None, watch: Watch
-) -> None:
-    with part.writing() as write:
-        for chunk in response.iter_raw():
-            write(chunk)
-            watch.moved(file.name, part.size, total)
-
-
 def _mismatch(path: Path, file: RemoteFile) -> str | None:
     """Return in what a file differs from what is expected; None where it does not."""
     size = path.stat().st_size
@@ -296,76 +283,3 @@ def _mismatch(path: Path, file: RemoteFile) -> str | None:
         if found != file.sha256:
             return f"its SHA-256 begins with {found[:12]}, expected {file.sha256[:12]}"
     return None
-
-
-# What has arrived so far --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where the bytes of a part came from."""
-
-    url: str
-    validator: str | None  # of the version that was sent; without it nothing can be resumed
-
-
-class _Part:
-    """The bytes of a file that have arrived, and the note of where they came from."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target.with_name(f"{target.name}.part")
-        self._note = target.with_name(f"{target.name}.part.json")
-        self.size = self.path.stat().st_size if self.path.exists() else 0
-        self._source = self._read_note()
-
-    def _read_note(self) -> _Source | None:
-        try:
-            return _Source(**json.loads(self._note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # none, or none of ours: nothing to resume
-            return None
-
-    def conditions(self, url: str) -> dict[str, str]:
-        """Return the headers that ask for the rest, if there is a rest to ask this address for."""
-        source = self._source
-        if not self.size or source is None or source.url != url or source.validator is None:
-            return {}
-        return {"Range": f"bytes={self.size}-", "If-Range": source.validator}
-
-    def begin(self, source: _Source) -> None:
-        """Start from nothing: older bytes are of no use any more."""
-        self.discard()
-        write_atomic(self._note, json.dumps(asdict(source)))
-        self._source = source
-        self.path.touch()
-
-    @contextmanager
-    def writing(self) -> Iterator[Callable[[bytes], None]]:
-        """Yield what appends to the part."""
-        try:
-            with self.path.open("ab") as stream:
-
-                def write(chunk: bytes) -> None:
-                    stream.write(chunk)
-                    self.size += len(chunk)
-
-                yield write
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            self.size = self.path.stat().st_size if self.path.exists() else 0
-            raise DataError(
-                f"cannot write {self.path}: {error.strerror or error}; what arrived is kept, run"
-                " the same command again to go on"
-            ) from error
-
-    def discard(self) -> None:
-        """Forget what has arrived."""
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
-        self.size, self._source = 0, None
-
-    def finish(self) -> None:
-        """Give the whole file its name."""
-        self.path.replace(self.target)
-        self._note.unlink(missing_ok=True)

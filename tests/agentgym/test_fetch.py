@@ -191,6 +191,20 @@ def test_a_server_that_never_gets_further_is_given_up(
     assert (tmp_path / "file.part").stat().st_size == 10 * ATTEMPTS  # kept for another time
 
 
+def test_a_server_that_falls_silent_is_asked_again(
+    server: Any, tmp_path: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_TIMEOUT", 0.5)
+    server.files["/file"], server.stall_after = BODY, 400_000
+
+    def wake(_line: str) -> None:
+        server.stall_after = None
+
+    assert fetch(known(server), tmp_path, Watch(said=wake)).read_bytes() == BODY
+    assert server.ranges == [None, "bytes=400000-"]
+    assert len(pauses) == 1
+
+
 # Interrupts ---------------------------------------------------------------------------------------
 
 
