@@ -78,8 +78,10 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def size(count: int | None) -> str:
     """Return a number of bytes for people: ``72.0 MB``; a question mark where it is not known."""
     if count is None:
-        return "? MB"
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+        return "?"
+    if count < 1e6:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
 
 
 @contextmanager

@@ -126,8 +126,9 @@ def test_what_cannot_be_downloaded_exits_2_and_says_why(agentgym: Any) -> None:
 
 def test_sizes_are_said_for_people() -> None:
     assert size(5_479_720_229) == "5.48 GB"
-    assert size(147_099) == "0.1 MB"
-    assert size(None) == "? MB"
+    assert size(72_018_818) == "72.0 MB"
+    assert size(147_099) == "147.1 kB"
+    assert size(None) == "?"
 
 
 RUN = """
