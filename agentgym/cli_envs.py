@@ -69,8 +69,12 @@ def info(name: Name, option: EnvOptions = None) -> None:
     suites = [_suite_row(kind, suite, options) for suite in kind.suite_names()]
     rows = [row for row, _ in suites]
     say_table(("suite", "tasks", "digest", "origin", "held out", "about"), rows)
-    for missing in dict.fromkeys(why for _, why in suites if why is not None):
-        say(missing)
+    missing: dict[str, list[str]] = {}  # by reason, which many suites may share
+    for (suite, *_), why in suites:
+        if why is not None:
+            missing.setdefault(why, []).append(suite)
+    for why, names in missing.items():
+        say(f"{', '.join(names)}: {why}")
 
 
 def _suite_row(
@@ -83,7 +87,7 @@ def _suite_row(
     try:
         env = make_env(EnvSpec(kind.name, {**options, "suite": suite}))
     except (DataError, UsageError) as error:  # an option may fit some suites only
-        return (suite, "-", "-", "-", "-", "not here, see below"), f"{suite}: {error}"
+        return (suite, "-", "-", "-", "-", "not here, see below"), str(error)
     env.close()
     found = env.suite
     origin = "published" if found.official else "not published"

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -136,9 +142,20 @@ def test_what_is_no_request_is_refused_with_the_reason(address, body, reason):
     assert reason in answer["error"]
 
 
-def test_another_path_or_a_huge_request_is_refused(address):
+def test_another_path_is_refused(address):
     assert post(f"{address}/other", b"{}")[0] == 404
-    assert post(f"{address}/retrieve", b" " * ((1 << 20) + 1))[0] == 413
+
+
+@pytest.mark.parametrize("size", [str((1 << 20) + 1), "-1", "many", None])
+def test_a_huge_request_or_one_of_unknown_size_is_refused_before_it_is_read(address, size):
+    with closing(HTTPConnection(address.removeprefix("http://"), timeout=10)) as connection:
+        connection.putrequest("POST", "/retrieve")
+        if size is not None:
+            connection.putheader("Content-Length", size)
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert answer.status == 413
+        assert "send 1 to 1048576 bytes" in json.loads(answer.read())["error"]
 
 
 def test_a_failure_behind_the_server_is_told_as_one_and_raised_by_the_client():
@@ -253,3 +270,21 @@ def test_the_client_is_done_before_a_workers_step_may_time_out():
     one = retriever("http://127.0.0.1:1")
     waits = sum(one._first_wait_s * 2**n for n in range(one._tries - 1))
     assert one._tries * one._timeout_s + waits < 60
+
+
+def test_the_command_serves_a_corpus_until_it_is_interrupted(tmp_path: Path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"id": "1", "contents": "a harbour"}')
+    command = [sys.executable, "-u", "-m", "agentgym", "envs", "serve", "search"]
+    command += ["--corpus", str(corpus), "--port", "0"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        address = re.search(r"1 articles at (http://127\.0\.0\.1:\d+/retrieve)", said)
+        assert address is not None, said
+        try:
+            assert impatient(address[1]).search("harbour", 3)[0].article.id == "1"
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) != 0
