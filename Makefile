@@ -29,7 +29,7 @@ test: .venv/.made
 
 .venv-reference/.made: pyproject.toml agentgym/__init__.py
 	$(PYTHON) -m venv .venv-reference
-	$(REFERENCE)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,alfworld]'
+	$(REFERENCE)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,alfworld,webshop]'
 	touch $@
 
 test-reference: .venv-reference/.made # the native ALFWorld engine against TextWorld; about 20 minutes
