@@ -215,7 +215,13 @@ async def play(worker: Worker, voice: Voice, key: Key, seed: int) -> Trajectory:
         while stop is None:
             expert = await worker.expert() if voice.needs_expert else None
             view = View(
-                observation, info["goal"], len(turns), info.get("admissible_actions"), expert
+                observation,
+                info["goal"],
+                len(turns),
+                info.get("admissible_actions"),
+                expert,
+                info.get("templates", ()),
+                info.get("objects", ()),
             )
             anchor = info["anchor"]
             said = await voice.answer(view)

@@ -36,6 +36,8 @@ class Info(TypedDict, total=False):
     score: float  # the benchmark's own, in [0, 1]
     admissible: bool  # did the environment know the last action; True after a reset
     admissible_actions: tuple[str, ...]
+    templates: tuple[str, ...]  # in place of too many admissible actions: OBJ stands for an object
+    objects: tuple[str, ...]  # what OBJ may stand for now
     anchor: str  # the observation without history, the same in the same state
     answer: str  # the gold answer; never shown to the policy
 
@@ -214,6 +216,8 @@ class View:
     turn: int  # 0 at the first
     admissible_actions: tuple[str, ...] | None  # None where the environment names none
     expert_action: str | None  # None unless the policy declared that it needs it
+    templates: tuple[str, ...] = ()  # of actions, where the environment names those instead
+    objects: tuple[str, ...] = ()  # what OBJ in a template may stand for
 
 
 class TextPolicy(Protocol):

@@ -40,7 +40,7 @@ ALWAYS = {
 }
 """What every info has, and of which type."""
 
-SOMETIMES = {"admissible_actions": tuple, "answer": str}
+SOMETIMES = {"admissible_actions": tuple, "templates": tuple, "objects": tuple, "answer": str}
 
 _WALK = 10  # turns of a random walk
 _TRIED = 3  # admissible actions tried in one state
@@ -114,11 +114,17 @@ def walk(env: TextEnv, trial: Trial, task: str) -> Walk:
 
 
 def _choose(env: TextEnv, turn: Turn, rng: random.Random) -> str:
-    """Choose an admissible action, else the expert's; now and then one that means nothing."""
+    """Choose an admissible action, else a template, else the expert's; now and then nonsense."""
     if rng.random() < 0.2:
         return rng.choice(WEIRD_ACTIONS)
     actions = listed(turn)
-    return rng.choice(actions) if actions else env.expert() or "help"
+    if actions:
+        return rng.choice(actions)
+    templates, objects = turn[4].get("templates"), turn[4].get("objects")
+    if not templates or not objects:
+        return env.expert() or "help"
+    words = rng.choice(templates).split(" ")
+    return " ".join(rng.choice(objects) if word == "OBJ" else word for word in words)
 
 
 def listed(turn: Turn) -> tuple[str, ...]:
@@ -152,8 +158,9 @@ def check_turn(turn: Turn) -> None:
             f"info[{key!r}] is a {type(value).__name__}, expected {kinds[key].__name__}",
         )
     demand(0 <= info["score"] <= 1, f"the score is {info['score']}, expected 0 to 1")
-    actions = info.get("admissible_actions", ())
-    demand(all(isinstance(one, str) for one in actions), f"admissible_actions has {actions!r}")
+    for key in ("admissible_actions", "templates", "objects"):
+        named = info.get(key, ())
+        demand(all(isinstance(one, str) for one in named), f"{key} has {named!r}")
 
 
 def finish(env: TextEnv, turn: Turn, choose: Callable[[], str]) -> Turn:

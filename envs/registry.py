@@ -22,6 +22,7 @@ ENTRY_POINT_GROUP = "agentgym.envs"
 BUILT_IN: Mapping[str, str] = {
     "alfworld": "agentgym.envs.alfworld:ALFWorldEnv",
     "corridor": "agentgym.envs.corridor:CorridorEnv",
+    "scienceworld": "agentgym.envs.scienceworld:ScienceWorldEnv",
     "webshop": "agentgym.envs.webshop:WebShopEnv",
     "search": "agentgym.envs.search:SearchEnv",
 }

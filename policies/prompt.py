@@ -45,11 +45,13 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "window.next": _VIEW | {"history", "history_length", "turns_taken"},
     "window.past": frozenset({"number", "observation", "action"}),
     "actions": frozenset({"admissible_actions"}),
+    "templates": frozenset({"templates", "objects"}),
 }
 """What each section may name in braces.
 
 ``turn`` and ``number`` count from 1. ``actions`` is the section of that name where the
-environment names admissible actions, and nothing where it does not.
+environment names admissible actions, the section ``templates`` where it names templates of actions
+and objects instead, and nothing where it names neither.
 """
 
 
@@ -222,19 +224,25 @@ class Prompt:
         (folder / PROMPT_FILE).write_text(text, encoding="utf-8")
 
     def _user(self, section: str, view: View, **more: object) -> Message:
-        actions = ""
-        if view.admissible_actions is not None and "actions" in self.template.texts:
-            listed = "\n".join(f"'{action}'" for action in view.admissible_actions)
-            actions = self.template.section("actions", admissible_actions=listed)
         content = self.template.section(
             section,
             observation=view.observation,
             goal=view.goal,
             turn=view.turn + 1,
-            actions=actions,
+            actions=self._actions(view),
             **more,
         )
         return Message(role="user", content=content.strip())
+
+    def _actions(self, view: View) -> str:
+        texts = self.template.texts
+        if view.admissible_actions is not None and "actions" in texts:
+            listed = "\n".join(f"'{action}'" for action in view.admissible_actions)
+            return self.template.section("actions", admissible_actions=listed)
+        if view.templates and "templates" in texts:
+            templates, objects = ", ".join(view.templates), ", ".join(view.objects)
+            return self.template.section("templates", templates=templates, objects=objects)
+        return ""
 
     def _probe(self, actions: tuple[str, ...] | None) -> list[object]:
         views = [View(f"You see {n}.", "find a cup.", n, actions, None) for n in range(4)]

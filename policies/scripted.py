@@ -12,7 +12,9 @@ from agentgym.types import TextPolicy, View
 class RandomPolicy:
     """Takes one of the admissible actions, each with the same probability.
 
-    Every turn draws from its own seed, so a turn does not depend on how earlier ones were drawn.
+    Where the environment names templates of actions instead, it takes one of those and puts any
+    object in each place. Every turn draws from its own seed, so a turn does not depend on how
+    earlier ones were drawn.
     """
 
     name = "random"
@@ -31,13 +33,16 @@ class RandomPolicy:
         Raises:
             UsageError: The environment names no admissible actions.
         """
-        if not view.admissible_actions:
+        draw = random.Random(f"{self._episode}:{view.turn}")
+        if view.admissible_actions:
+            return draw.choice(view.admissible_actions)
+        if not view.templates:
             raise UsageError(
                 "the random policy draws from the admissible actions, and this environment named"
                 " none; choose another policy"
             )
-        draw = random.Random(f"{self._episode}:{view.turn}")
-        return draw.choice(view.admissible_actions)
+        words = draw.choice(view.templates).split(" ")
+        return " ".join(draw.choice(view.objects) if word == "OBJ" else word for word in words)
 
 
 class ExpertPolicy:
