@@ -277,7 +277,9 @@ def _count(name: str, value: object, otherwise: int) -> int:
 def _cutter(tokens: int, tokenizer: str | None) -> Cut:
     if tokenizer is None:
         return partial(cut_by_estimate, tokens=tokens)
-    return partial(cut_by_tokenizer, tokens=tokens, path=tokenizer)
+    cut = partial(cut_by_tokenizer, tokens=tokens, path=tokenizer)
+    cut("")  # a tokenizer that is not there is found out now, not in a search
+    return cut
 
 
 def _remote(retriever: str | None, corpus: str | None, cache: str | None) -> Retriever | None:

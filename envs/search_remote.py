@@ -29,6 +29,7 @@ TIMEOUT_S = 10.0
 """Of one try. All tries and waits together stay below the minute that a worker's step may take."""
 
 _FIRST_WAIT_S = 0.5  # doubles from try to try
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _NOT_NOW = frozenset({408, 425, 429})  # the statuses below 500 that may pass
 
 
@@ -62,6 +63,10 @@ class RemoteRetriever:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UsageError(f"a retriever is the address of a server, http://…, got {url!r}")
         self.url = url.rstrip("/").removesuffix("/retrieve") + "/retrieve"
+        # A proxy is for the web; it does not know this machine's own address.
+        direct = parts.hostname in _THIS_MACHINE
+        proxies = [urllib.request.ProxyHandler({})] if direct else []
+        self._opener = urllib.request.build_opener(*proxies)
         self._tries, self._timeout_s, self._first_wait_s = tries, timeout_s, first_wait_s
         self._cache = None if cache is None else DiskCache(Path(cache).expanduser())
 
@@ -106,7 +111,7 @@ class RemoteRetriever:
     def _post(self, body: bytes) -> str:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url, body, headers)  # noqa: S310 (http, see above)
-        with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
+        with self._opener.open(request, timeout=self._timeout_s) as answer:
             return bytes(answer.read()).decode(errors="replace")
 
     def _read(self, body: str) -> tuple[Hit, ...]:

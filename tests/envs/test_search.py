@@ -199,6 +199,11 @@ def test_an_option_that_does_not_fit_is_one_clear_line(data, options, message):
         SearchEnv("search/folder", data=data, **options)
 
 
+def test_a_tokenizer_that_is_not_there_is_found_out_before_the_first_episode(data, tmp_path):
+    with pytest.raises(DataError, match="there is no tokenizer"):
+        SearchEnv("search/folder", data=data, tokenizer=str(tmp_path))
+
+
 def test_a_corpus_that_is_not_there_is_found_out_before_the_first_episode(data, tmp_path):
     with pytest.raises(DataError, match="there is no corpus file"):
         SearchEnv("search/folder", data=data, corpus=str(tmp_path / "absent.jsonl"))

@@ -232,6 +232,11 @@ def test_no_server_and_a_silent_server_are_errors():
         impatient(url).search("x", 3)
 
 
+def test_a_server_on_this_machine_is_asked_without_the_proxy(address, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    assert impatient(address).search("harbour", 2) == LOCAL.search("harbour", 2)
+
+
 def test_what_was_found_once_is_not_asked_again(tmp_path: Path):
     file = str(tmp_path / "new" / "cache.sqlite")
     with answering((200, GOOD)) as (url, asked):
