@@ -75,8 +75,9 @@ def nouns_path(folder: Path, size: str) -> Path:
 def prepare(folder: Path, size: str) -> None:
     """Make what a shop needs beside the published files, unless it is there.
 
-    That is the nouns of its titles, and for the full shop the products and their index as files
-    (about an hour, 10 GB of memory and 10 GB of disk).
+    That is the nouns of its titles, and for the full shop the products and their index as files.
+    On one core, a million products take about 25 minutes for the nouns and 4 for the rest, 3 GB
+    of memory and 3 GB of disk (measured on 1,000 titles and 50,000 products).
 
     Raises:
         DataError: A published file is missing or broken, spaCy is not installed, or the folder
