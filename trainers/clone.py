@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tomli_w
 import torch
@@ -63,6 +63,7 @@ class CloneOptions(BaseModel):
             fresh model.
         shape: Of a fresh model.
         vocabulary: Tokens of a fresh tokenizer, at most.
+        phrases: What the environment says again and again; one token each in a fresh tokenizer.
         slips: Chances of an action being a slip, of which each episode draws one.
         max_tokens: Longer demonstrations are left out.
         sft: How demonstrations are learnt.
@@ -78,6 +79,7 @@ class CloneOptions(BaseModel):
     model: str | None = None
     shape: Shape = Shape()
     vocabulary: int = Field(default=1536, ge=300)
+    phrases: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     slips: tuple[float, ...] = Field(default=(0.0, 0.1, 0.25), min_length=1)
     max_tokens: int = Field(default=1200, ge=2)
     sft: CloningOptions = CloningOptions()
@@ -202,7 +204,7 @@ def _fresh(options: CloneOptions, shown: Demonstrations, env: str) -> _Parts:
     """Train a tokenizer on one demonstration of each task, and draw the first weights."""
     prompt = _plain(env)
     texts = (text for number in range(len(shown.tasks)) for text in texts_of(shown[number], prompt))
-    tokenizer = train_tokenizer(texts, options.vocabulary)
+    tokenizer = train_tokenizer(texts, options.vocabulary, options.phrases)
     return _Parts(fresh_model(tokenizer, options.shape, options.seed), tokenizer, prompt)
 
 

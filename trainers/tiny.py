@@ -40,21 +40,6 @@ CHAT_TEMPLATE = (
 )
 SPECIAL = (PAD, END, *(f"<|{role}|>" for role in ROLES))
 
-# Longest first: the regular expression takes the first alternative that fits.
-PHRASES = (
-    "-= Welcome to TextWorld, ALFRED! =-",
-    "You are in the middle of a room. Looking quickly around you, you see",
-    "Your task is to:",
-    " is closed.",
-    " is open. In it, you see",
-    ", you see",
-    "You arrive at",
-    "You pick up the",
-    "Nothing happens.",
-    ", and a",
-    ", a",
-    "go to",
-)
 _WORDS = r" ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]|\s+"
 
 
@@ -77,7 +62,7 @@ class Shape:
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocabulary: int, phrases: Sequence[str] = PHRASES
+    texts: Iterable[str], vocabulary: int, phrases: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with a chat template on ``texts``.
 
@@ -85,9 +70,11 @@ def train_tokenizer(
         texts: What the model will read and write, without special tokens.
         vocabulary: Tokens at most, the 256 bytes and the special tokens included.
         phrases: Strings that are split off whole, and so become one token where the texts repeat
-            them often enough.
+            them often enough; where several fit, the longest.
     """
-    whole = "|".join(rf"{re.escape(phrase)}(?!\p{{L}})" for phrase in phrases)
+    # The regular expression takes the first alternative that fits.
+    longest_first = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
+    whole = "|".join(map(_whole, longest_first))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -113,6 +100,11 @@ def train_tokenizer(
         clean_up_tokenization_spaces=False,
     )
     return made
+
+
+def _whole(phrase: str) -> str:
+    """Return what recognises a phrase; one that ends with a letter ends where the word does."""
+    return re.escape(phrase) + (r"(?!\p{L})" if phrase[-1].isalpha() else "")
 
 
 def fresh_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> LlamaForCausalLM:

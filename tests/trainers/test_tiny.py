@@ -22,11 +22,12 @@ TEXTS = [
     "take mug 1 from countertop 1",
     "go to cabinet 12",
 ]
+PHRASES = (", a", ", and a", "You arrive at", "go to", " is closed.")
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer(TEXTS * 3, 600)
+    return train_tokenizer(TEXTS * 3, 600, PHRASES)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,11 @@ def test_a_phrase_is_split_off_only_at_the_end_of_a_word(
 ) -> None:
     ids = tokenizer.encode(", apple 1", add_special_tokens=False)  # begins like ", a"
     assert tokenizer.decode([ids[0]]) == ","
+
+
+def test_of_two_phrases_that_fit_the_longer_is_taken(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = tokenizer.encode(", and a soapbar 2", add_special_tokens=False)
+    assert tokenizer.decode([ids[0]]) == ", and a"
 
 
 def test_a_growing_conversation_keeps_its_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
