@@ -256,6 +256,7 @@ async def play(worker: Worker, voice: Voice, key: Key, seed: int) -> Trajectory:
         score=0.0 if stop is Stop.ERROR else info.get("score", 0.0),
         error=error,
         faults=worker.faults,
+        answer=info.get("answer"),
     )
 
 

@@ -197,6 +197,10 @@ class Trajectory:
     score: float  # the benchmark's own, in [0, 1]
     error: str | None = None  # why, where stop is error
     faults: int = 0  # outside faults that were healed
+    answer: str | None = None  # the gold answer, where the environment has one
+    # How likely the gold answer was before each turn: the mean log-probability of its tokens,
+    # NaN where a turn had none; empty where nobody scored it.
+    answer_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

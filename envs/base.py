@@ -85,6 +85,8 @@ class TextEnv(gymnasium.Env[str, str]):
     needs_process: bool = False
     """Whether each copy must live in a process of its own (it keeps global state, or leaks)."""
     has_expert: ClassVar[bool] = False
+    has_answer: ClassVar[bool] = False
+    """Whether every info has the gold ``answer``."""
 
     def __init__(self, suite: str | None = None, max_turns: int | None = None) -> None:
         if max_turns is not None and max_turns < 1:

@@ -158,11 +158,19 @@ def ends_once_and_on_time(trial: Trial) -> None:
 
 
 def tells_what_info_promises(trial: Trial) -> None:
-    """Info has the keys of :class:`agentgym.types.Info` with values of their types."""
+    """Info has the keys of :class:`agentgym.types.Info` with values of their types.
+
+    It has an answer where the environment says so, and only there.
+    """
     with trial.env() as env:
         for task in trial.tasks:
             for turn in walk(env, trial, task).turns:
                 check_turn(turn)
+                told = "answer" in turn[4]
+                demand(
+                    told == env.has_answer,
+                    f"has_answer is {env.has_answer}, and info has {'an' if told else 'no'} answer",
+                )
 
 
 def takes_any_text_for_an_action(trial: Trial) -> None:

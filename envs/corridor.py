@@ -98,6 +98,7 @@ class CorridorEnv(TextEnv):
     default_suite: ClassVar[str] = "corridor/train"
     default_max_turns: ClassVar[int] = 8
     has_expert: ClassVar[bool] = True
+    has_answer: ClassVar[bool] = True
 
     @classmethod
     def suite_names(cls) -> tuple[str, ...]:

@@ -78,6 +78,7 @@ class SearchEnv(TextEnv):
     default_suite: ClassVar[str] = "search/gen-train"
     default_max_turns: ClassVar[int] = 10
     has_expert: ClassVar[bool] = True
+    has_answer: ClassVar[bool] = True
 
     def __init__(
         self,

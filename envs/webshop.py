@@ -64,6 +64,7 @@ class WebShopEnv(TextEnv):
     default_suite: ClassVar[str] = "webshop/gen-train"
     default_max_turns: ClassVar[int] = 15
     has_expert: ClassVar[bool] = True
+    has_answer: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -163,6 +163,10 @@ class SecretExpert(CorridorEnv):
     has_expert = False
 
 
+class SecretAnswer(CorridorEnv):
+    has_answer = False
+
+
 class Immortal(CorridorEnv):
     def close(self):
         pass
@@ -203,6 +207,7 @@ BROKEN = [
     (PrivateKey, "tells what info promises"),
     (PercentScore, "tells what info promises"),
     (RewardOfNan, "tells what info promises"),
+    (SecretAnswer, "tells what info promises"),
     (Squeamish, "takes any text for an action"),
     (Credulous, "takes any text for an action"),
     (WrongMenu, "knows its admissible actions"),
