@@ -42,8 +42,12 @@ class Batch:
     old_logprob_BT: Tensor | None = None
     entropy_BT: Tensor | None = None
     ref_logprob_BT: Tensor | None = None
-    value_BT: Tensor | None = None
+    value_BT: Tensor | None = None  # before the token, in rewards
+    # What the method gave: credit, and what the critic learns.
     advantage_BT: Tensor | None = None
+    value_target_BT: Tensor | None = None
+    # What the surrogate of the token is weighted by; None where sampler and learner are one.
+    correction_BT: Tensor | None = None
     temperature: float = 1.0  # that it was sampled at and is scored at
 
     @property
@@ -83,6 +87,8 @@ _PER_TOKEN = (
     "ref_logprob_BT",
     "value_BT",
     "advantage_BT",
+    "value_target_BT",
+    "correction_BT",
 )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agentgym.errors import UsageError
+from agentgym.trainers.decoder import Compute, Decoder, spread
 from agentgym.trainers.logprobs import Projection, token_logprobs
 
 
@@ -27,17 +28,21 @@ class CausalLM:
         model: A causal language model: an input of ids, decoder, output embeddings. It is put
             into evaluation mode: dropout would make the probabilities of sampler and learner
             differ.
+        compute: What products are computed in; see :class:`Decoder`.
+        recompute: Whether layers are computed again in the backward pass; see :class:`Decoder`.
 
     Raises:
-        UsageError: The logits are not what its configuration says.
+        UsageError: The logits are not what its configuration says, or layers cannot be recomputed.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, compute: Compute = "float32", recompute: bool = False
+    ) -> None:
         lm: Any = model.eval()  # transformers types none of the following
         self.model = model
         self._config = lm.config
         self._head: nn.Linear = lm.get_output_embeddings()
-        self._decoder: nn.Module = lm.get_decoder()
+        self._decoder = Decoder(lm.get_decoder(), compute, recompute)
         self._projection = self._find_projection()
 
     @property
@@ -49,6 +54,21 @@ class CausalLM:
     def dtype(self) -> torch.dtype:
         """What log-probabilities and entropies are computed in."""
         return torch.promote_types(self._head.weight.dtype, torch.float32)
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the language model, without that of other modalities."""
+        return self._config.get_text_config()
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows."""
+        return self._head.weight.shape[0]
+
+    @property
+    def exact(self) -> bool:
+        """Whether everything is computed in float32 or better."""
+        return self._decoder.compute == "float32" and self.dtype == self._head.weight.dtype
 
     def score(self, ids_BT: Tensor, mask_BT: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies at ``temperature``, in nats.
@@ -62,24 +82,49 @@ class CausalLM:
             ``logprob_BT`` and ``entropy_BT``, 0 where the mask is 0.
         """
         ids_BT, wanted_BT = ids_BT.to(self.device), mask_BT.to(self.device) != 0
-        # A causal model never looks to the right, so right padding needs no attention mask, and
-        # attention without one takes its fastest kernel.
-        hidden_BTD = self._decoder(input_ids=ids_BT, use_cache=False).last_hidden_state
-        before_BT = wanted_BT[:, 1:]
+        hidden_MD = self._decoder.before(ids_BT, wanted_BT)
+        bias_V: Tensor | None = self._head.bias
         logprob_M, entropy_M = token_logprobs(
-            hidden_BTD[:, :-1][before_BT],
-            self._head.weight,
-            self._head.bias,
-            ids_BT[:, 1:][before_BT],
+            hidden_MD,
+            self._head.weight.to(hidden_MD.dtype),
+            None if bias_V is None else bias_V.to(hidden_MD.dtype),
+            ids_BT[:, 1:][wanted_BT[:, 1:]],
             replace(self._projection, temperature=temperature),
         )
-        return _spread(logprob_M, wanted_BT), _spread(entropy_M, wanted_BT)
+        return spread(logprob_M, wanted_BT), spread(entropy_M, wanted_BT)
+
+    def logprobs_at(
+        self,
+        ids_BT: Tensor,
+        row_M: Tensor,
+        before_M: Tensor,
+        target_M: Tensor,
+        position_BT: Tensor | None = None,
+        mask_B1TT: Tensor | None = None,
+    ) -> Tensor:
+        """Return ``logprob_M``, of tokens that need not stand behind what predicts them.
+
+        At temperature 1, in nats. Positions and mask are as in :meth:`Decoder.at`.
+
+        Args:
+            ids_BT: Right-padded rows.
+            row_M: In which row each token is predicted.
+            before_M: Where in it the token stands that predicts it.
+            target_M: The tokens whose log-probabilities these are.
+            position_BT: The position of each token of the rows.
+            mask_B1TT: Which of them sees which.
+        """
+        places = (t if t is None else t.to(self.device) for t in (position_BT, mask_B1TT))
+        row_M, before_M = row_M.to(self.device), before_M.to(self.device)
+        hidden_MD = self._decoder.at(ids_BT.to(self.device), row_M, before_M, *places)
+        logprob_M, _ = self._logprobs(hidden_MD, target_M.to(self.device), self._projection)
+        return logprob_M
 
     def _find_projection(self) -> Projection:
         ids_BT = torch.arange(4, device=self.device)[None] % self._head.weight.shape[0]
         with torch.no_grad():
             expected = self.model(input_ids=ids_BT, use_cache=False).logits.float()
-            hidden = self._decoder(input_ids=ids_BT, use_cache=False).last_hidden_state
+            hidden = self._decoder.module(input_ids=ids_BT, use_cache=False).last_hidden_state
             product = self._head(hidden).float()
         tolerance = 1e-4 if hidden.dtype in (torch.float32, torch.float64) else 3e-2
         for candidate in _candidates(self._config.get_text_config()):
@@ -105,8 +150,3 @@ def _candidates(config: Any) -> Iterator[Projection]:
     if getattr(config, "logits_scaling", None):
         factors += [1 / config.logits_scaling, float(config.logits_scaling)]
     return (Projection(scale=factor, cap=cap) for factor in factors)
-
-
-def _spread(value_M: Tensor, wanted_BT: Tensor) -> Tensor:
-    spread_BT = value_M.new_zeros(wanted_BT.shape)
-    return spread_BT.masked_scatter(wanted_BT, value_M)

@@ -22,7 +22,8 @@ Departures of ``epo:released``, what the published configuration effectively tra
   gradient is zero and the bonus alone trains; only the loss that is reported changes
 - beta_k: 1 - 0.2 (1 - exp(-2 k / 75)) up to k = 75, then 0.8 exp(-3 (k - 75) / 75)
 - the reference includes the current step; means are over tokens
-- group statistics count each row, and k3 to the reference weighs 0.01
+- group statistics count each row (on ``ppo``: each row is an episode to the estimator), and k3 to
+  the reference weighs 0.01
 
 Left out of it: the crash on an empty history, the activation by micro-batch, the padding that
 shifts entropies to other turns.
@@ -79,6 +80,7 @@ class EPO(Method[EPOOptions]):
     name = "epo"
     summary = "entropy bonus with a corridor around the entropies of earlier steps, turn by turn"
     paper = "arXiv 2509.22576v2"
+    bases = ("grpo", "ppo")
     options_type: ClassVar[type[Options]] = EPOOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "released": {
@@ -87,6 +89,7 @@ class EPO(Method[EPOOptions]):
             "entropy_aggregation": Aggregation.TOKEN_MEAN,
             "schedule": "code",
             "unit": "row",
+            "gae": "row",
             "kl_coef": 0.01,
         },
         "restoring": {"alpha": 2.0},
@@ -99,10 +102,14 @@ class EPO(Method[EPOOptions]):
 
     @property
     def needs(self) -> Need:
-        """Entropies with a gradient, and those before the update; nothing without a weight."""
+        """Entropies with a gradient, those of the step early if they are in its reference.
+
+        Without a weight it needs nothing.
+        """
         if not self.options.entropy_coef:
             return Need.NOTHING
-        return Need.ENTROPY | Need.ENTROPY_GRADIENT
+        early = Need.ENTROPY if self.options.include_current else Need.NOTHING
+        return Need.ENTROPY_GRADIENT | early
 
     def prepare(self, batch: Batch, step: int) -> None:
         """Take the references of this step."""

@@ -121,10 +121,10 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             _refuse_nothing(found, plan, step)
             batch = pack(found.groups, found.rewards)
             with clock.stage("score"):
-                batch = learner.score(batch, plan.sampling.temperature)
+                batch = learner.prepare(batch, plan.sampling.temperature)
             batch = method.advantages(batch, step)
             with clock.stage("update"):
-                updated = learner.update(batch, method, step)
+                batch, updated = learner.update(batch, method, step)
             method.observe(batch, step)
         metrics = {
             "step": step,

@@ -27,7 +27,8 @@ class Need(Flag):
     """What must be there for a method to do what it says."""
 
     NOTHING = 0
-    ENTROPY = auto()  # of each token, before the update
+    ENTROPY = auto()  # of each token, before advantages and prepare
+    OLD_LOGPROB = auto()  # of each token, before advantages and prepare
     ENTROPY_GRADIENT = auto()  # of each token, differentiable, in the loss
     REFERENCE = auto()  # log-probabilities of a frozen reference model
     VALUES = auto()  # of a critic
@@ -158,7 +159,7 @@ class Method(Generic[OptionsT]):
     """What the method can stand on, the default first; a base stands on nothing."""
     options_type: ClassVar[type[Options]] = Options
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """``name:preset`` sets these options, of the method's or of its base."""
+    """``name:preset`` sets these options, of the method's or of whichever base has them."""
     refused_presets: ClassVar[Mapping[str, str]] = {}
     """Presets that someone may ask for and that cannot be, with the reason."""
 

@@ -9,6 +9,22 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from agentgym.trainers.correction import CorrectionOptions
+
+
+class CriticOptions(BaseModel):
+    """How the critic is updated, where a method has one.
+
+    Attributes:
+        lr: Peak learning rate; None takes the policy's.
+        value_clip: How far a value may move in one update; None lets it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lr: float | None = Field(default=None, gt=0)
+    value_clip: float | None = Field(default=0.5, gt=0)
+
 
 class OptimOptions(BaseModel):
     """How weights are updated.
@@ -28,6 +44,10 @@ class OptimOptions(BaseModel):
         mini_batch_of: What is counted.
         micro_batch_tokens: Padded tokens of one forward and backward pass; bounds the memory and
             changes nothing else.
+        gradient_checkpointing: Keep only what goes into each layer, and compute the rest again in
+            the backward pass: less memory, about a third more time, nothing else.
+        critic: What is the critic's own; all else it has from here.
+        correction: Weights against a sampler whose probabilities are not the learner's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +63,9 @@ class OptimOptions(BaseModel):
     mini_batch: int | None = Field(default=None, ge=1)
     mini_batch_of: Literal["trajectory", "row"] = "trajectory"
     micro_batch_tokens: int = Field(default=4096, ge=1)
+    gradient_checkpointing: bool = False
+    critic: CriticOptions = CriticOptions()
+    correction: CorrectionOptions = CorrectionOptions()
 
 
 def learning_rate(options: OptimOptions, step: int, steps: int) -> float:

@@ -66,6 +66,8 @@ class PolicyGradient(Method[SurrogateOptionsT]):
     def needs(self) -> Need:
         """A reference where there is a divergence from it, entropies where there is a bonus."""
         needs = Need.REFERENCE if self.options.kl_coef else Need.NOTHING
+        if self.options.kl_coef and self.options.kl_in == "reward":
+            needs |= Need.OLD_LOGPROB
         return needs | (Need.ENTROPY_GRADIENT if self.options.entropy_coef else Need.NOTHING)
 
     def token_rewards(self, batch: Batch) -> Tensor:
@@ -104,6 +106,8 @@ class PolicyGradient(Method[SurrogateOptionsT]):
         surrogate_BT = clipped_surrogate(
             log_ratio_BT, batch.advantage_BT, o.clip_low, o.clip_high, o.dual_clip
         )
+        if batch.correction_BT is not None:
+            surrogate_BT = surrogate_BT * batch.correction_BT
         loss = loss.with_term("policy", Term(surrogate_BT, weight_BT))
         if o.kl_coef:
             assert batch.ref_logprob_BT is not None

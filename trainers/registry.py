@@ -25,6 +25,7 @@ BUILT_IN: Mapping[str, str] = {
     "epo": "agentgym.trainers.epo:EPO",
     "gigpo": "agentgym.trainers.gigpo:GiGPO",
     "grpo": "agentgym.trainers.grpo:GRPO",
+    "ppo": "agentgym.trainers.ppo:PPO",
     "reinforce++": "agentgym.trainers.reinforce_pp:ReinforcePP",
     "rloo": "agentgym.trainers.rloo:RLOO",
 }
@@ -69,9 +70,9 @@ def build_chain(
     wanted_base = options.pop("base", None)
     name, _, preset = called.partition(":")
     cls = method_class(name)
-    options = {**_preset(cls, preset), **options}
     base = _base(cls, wanted_base)
     classes = [cls] if base is cls else [base, cls]
+    options = {**_preset(cls, preset, classes), **options}
     links = [link(_options(link, classes, options), steps) for link in classes]
     if options:
         known = [key for link in classes for key in link.options_type.model_fields]
@@ -80,14 +81,18 @@ def build_chain(
     return Chain(called + standing, links, reward)
 
 
-def _preset(cls: type[Method[Any]], preset: str) -> Mapping[str, Any]:
+def _preset(
+    cls: type[Method[Any]], preset: str, classes: list[type[Method[Any]]]
+) -> Mapping[str, Any]:
+    """Return a preset's options, of those bases that are there only."""
     if not preset:
         return {}
     if preset in cls.refused_presets:
         raise UsageError(f"there is no {cls.name}:{preset}: {cls.refused_presets[preset]}")
     if preset not in cls.presets:
         raise unknown(f"preset of {cls.name}", preset, cls.presets)
-    return cls.presets[preset]
+    known = {key for link in classes for key in link.options_type.model_fields}
+    return {key: value for key, value in cls.presets[preset].items() if key in known}
 
 
 def _base(cls: type[Method[Any]], wanted: str | None) -> type[Method[Any]]:

@@ -41,7 +41,7 @@ def test_a_recipe_may_leave_the_method_to_its_default(agentgym, tmp_path: Path) 
     ("arguments", "said"),
     [
         (["--method", "epo"], "say what to train in"),
-        (["--env", "alfworld", "--method", "eppo"], "did you mean epo"),
+        (["--env", "alfworld", "--method", "epoo"], "did you mean epo"),
         (["--env", "alfworld", "--method", "epo:publshed"], "preset of epo"),
         (["--env", "alfworld", "--set", "optim.lrr=1"], "did you mean optim.lr"),
         (["--env", "alfworld", "--set", "method.alpah=1"], "did you mean alpha"),

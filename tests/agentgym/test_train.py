@@ -244,7 +244,7 @@ def test_what_cannot_start_leaves_no_folder_behind(config: Config, tmp_path: Pat
     wrong = [
         {"policy": config.policy.model_copy(update={"model": "no-such-model"})},
         {"policy": config.policy.model_copy(update={"context": "window(2)"})},
-        {"method": {"name": "eppo"}},
+        {"method": {"name": "epoo"}},
         {"env": config.env.model_copy(update={"task_types": ("9 rooms",)})},
         {"env": config.env.model_copy(update={"suite": "corridor/test"})},  # held out
         {"eval": config.eval.model_copy(update={"suite": "corridor/tset"})},

@@ -104,7 +104,8 @@ def test_without_a_weight_nothing_is_needed_and_nothing_changes(one_turn) -> Non
     )
     assert method.loss(forward, loss) is loss
     assert method.needs is Need.NOTHING
-    assert epo().needs == Need.ENTROPY | Need.ENTROPY_GRADIENT
+    assert epo().needs == Need.ENTROPY_GRADIENT
+    assert epo(include_current=True).needs == Need.ENTROPY | Need.ENTROPY_GRADIENT
 
 
 def test_each_turn_has_its_own_reference_unless_it_is_global(make_trajectory, make_batch) -> None:
@@ -201,7 +202,7 @@ def run_two_steps(model, batch: Batch, settings: dict[str, object]) -> dict[str,
     )
     for step in (1, 2):
         scored = chain.advantages(learner.score(batch, 1.0), step)
-        metrics = learner.update(scored, chain, step)
+        _, metrics = learner.update(scored, chain, step)
         chain.observe(scored, step)
     return metrics
 

@@ -74,8 +74,8 @@ def learner_of(model: nn.Module, chain: Chain, **options: object) -> Learner:
 
 
 def take_step(learner: Learner, chain: Chain, batch: Batch, step: int = 1) -> dict[str, float]:
-    batch = chain.advantages(learner.score(batch, 0.8), step)
-    metrics = learner.update(batch, chain, step)
+    batch = chain.advantages(learner.prepare(batch, 0.8), step)
+    batch, metrics = learner.update(batch, chain, step)
     chain.observe(batch, step)
     return metrics
 
@@ -296,12 +296,71 @@ def test_a_given_reference_is_used(make_model, two_groups) -> None:
 
 
 def test_needs_that_cannot_be_met_are_refused(make_model, two_groups) -> None:
-    with pytest.raises(UsageError, match="critic"):
-        Learner(make_model(), OptimOptions(), STEPS, Need.VALUES)
     chain = build_chain({"kl_coef": 0.1}, STEPS)
     learner = Learner(make_model(), OptimOptions(), STEPS)
-    with pytest.raises(UsageError, match="reference"):
+    with pytest.raises(UsageError, match="REFERENCE"):
         take_step(learner, chain, two_groups)
+
+
+# Scores that the update gives ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"name": "grpo", "entropy_coef": 0.1}, {"name": "epo", "entropy_coef": 0.1, "log_every": 1}],
+    ids=["grpo", "epo"],
+)
+def test_where_the_update_is_one_step_its_own_pass_is_bitwise_the_score(
+    settings, make_model, two_groups
+) -> None:
+    def run(early: bool) -> tuple[list[Tensor], list[dict[str, float]], Batch]:
+        model, chain = make_model(torch.float32), build_chain(settings, STEPS)
+        learner = learner_of(model, chain, micro_batch_tokens=50)
+        seen = []
+        for step in (1, 2, 3):
+            batch = (learner.score if early else learner.prepare)(two_groups, 0.8)
+            assert (batch.old_logprob_BT is not None) is early
+            batch, metrics = learner.update(chain.advantages(batch, step), chain, step)
+            chain.observe(batch, step)
+            seen.append(metrics)
+        return list(model.parameters()), seen, batch
+
+    scored, given = run(early=True), run(early=False)
+    assert equal(scored[0], given[0])
+    assert scored[1] == given[1]
+    assert torch.equal(scored[2].old_logprob_BT, given[2].old_logprob_BT)
+    assert torch.equal(scored[2].entropy_BT, given[2].entropy_BT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"name": "epo", "include_current": True}, {}),
+        ({"name": "empg"}, {}),
+        ({"name": "grpo", "kl_coef": 0.1, "kl_in": "reward"}, {}),
+        ({"name": "grpo"}, {"epochs": 2}),
+        ({"name": "grpo"}, {"mini_batch": 3}),
+        ({"name": "grpo"}, {"correction": {"level": "token"}}),
+    ],
+)
+def test_what_is_needed_before_the_update_is_scored_before(
+    settings, options, make_model, two_groups
+) -> None:
+    learner = learner_of(make_model(), build_chain(settings, STEPS), **options)
+    assert learner.prepare(two_groups, 0.8).old_logprob_BT is not None
+
+
+def test_a_skipped_update_still_gives_all_scores(make_model, two_groups) -> None:
+    good = build_chain({}, STEPS)
+    learner = learner_of(make_model(), good, micro_batch_tokens=50)
+    expected = learner.score(two_groups, 0.8)
+    rest = iter([1.0, float("nan")])
+    bad = with_link(good, Extra(lambda x: x * next(rest)))
+    batch = good.advantages(learner.prepare(two_groups, 0.8), 1)
+    batch, metrics = learner.update(batch, bad, 1)
+    assert metrics["optim/skipped"] == 1
+    assert torch.equal(batch.old_logprob_BT, expected.old_logprob_BT)
+    assert torch.equal(batch.entropy_BT, expected.entropy_BT)
 
 
 # Mini-batches ------------------------------------------------------------------------------------

@@ -43,10 +43,20 @@ def test_a_preset_sets_options_that_can_still_be_overridden() -> None:
     assert options["grpo"]["kl_coef"] == 0
 
 
+@pytest.mark.parametrize("name", method_names())
+def test_every_option_of_a_preset_is_the_methods_or_that_of_a_base(name) -> None:
+    cls = method_class(name)
+    known = set(cls.options_type.model_fields)
+    for base in cls.bases if cls.role == "method" else ():
+        known |= set(method_class(base).options_type.model_fields)
+    for preset in cls.presets.values():
+        assert set(preset) <= known
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "eppo"}, "did you mean epo"),
+        ({"name": "epoo"}, "did you mean epo"),
         ({"name": "epo:relased"}, "did you mean released"),
         ({"name": "epo", "base": "grp"}, "did you mean grpo"),
         ({"name": "grpo", "base": "epo"}, "is a base itself"),
