@@ -78,7 +78,7 @@ _HUMAN = _file(
 
 SMALL = DataSet(
     about="1,000 products",
-    licence="MIT; the texts of products were scraped from a shop",
+    licence="academic and research use (LICENSE.md of princeton-nlp/WebShop)",
     files=(
         _file(
             "items_shuffle_1000.json",
