@@ -14,7 +14,8 @@ from typing import ClassVar, TypeVar
 
 from agentgym.envs.base import Outcome, TextEnv
 from agentgym.envs.scienceworld_game import PERFECT, Game, Variation, gold_path
-from agentgym.envs.scienceworld_jvm import POOL, IsolatedSimulator, SimulatorLost
+from agentgym.envs.scienceworld_jvm import SimulatorLost
+from agentgym.envs.scienceworld_simulators import POOL, IsolatedSimulator
 from agentgym.envs.scienceworld_tasks import SELECTIONS, is_electrical, parse_id, task_ids
 from agentgym.errors import UsageError, unknown
 from agentgym.types import Info, Suite

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from agentgym.envs.scienceworld_jvm import IsolatedSimulator, guarded
+from agentgym.envs.scienceworld_jvm import guarded
+from agentgym.envs.scienceworld_simulators import IsolatedSimulator
 from agentgym.errors import EnvFault, UsageError
 
 UNKNOWN = "No known action matches that input."

