@@ -19,6 +19,7 @@ def group_advantage(
     normalise: bool = True,
     ddof: int = 1,
     eps: float = 1e-6,
+    variance_eps: float = 0.0,
 ) -> Tensor:
     """Return ``(R - mean) / (std + eps)`` with mean and std of each group (GRPO).
 
@@ -30,6 +31,7 @@ def group_advantage(
         normalise: Divide by the standard deviation; without it this is Dr.GRPO.
         ddof: What is subtracted from the number of units in the variance; 1 is the unbiased one.
         eps: Added to the standard deviation.
+        variance_eps: Added to the variance, whose root the standard deviation is.
 
     Returns:
         ``advantage_N``, of the dtype of ``return_N``; exactly 0 where all returns of a group are
@@ -50,7 +52,8 @@ def group_advantage(
     if not normalise:
         return centred_N.to(return_N.dtype)
     variance_G = total(weight_N * centred_N.square()) / (units_G - ddof).clamp(min=1)
-    return (centred_N / (variance_G.sqrt()[group_N] + eps)).to(return_N.dtype)
+    std_G = (variance_G + variance_eps).sqrt()
+    return (centred_N / (std_G[group_N] + eps)).to(return_N.dtype)
 
 
 def unit_counts(batch: Batch, unit: StatisticUnit) -> Tensor:
@@ -64,7 +67,7 @@ def unit_counts(batch: Batch, unit: StatisticUnit) -> Tensor:
 
 def of_tokens(batch: Batch, advantage_N: Tensor) -> Tensor:
     """Return ``advantage_BT``: the trajectory's for each token of the policy, 0 for the others."""
-    return advantage_N[batch.trajectory_B, None] * batch.mask_BT
+    return advantage_N[batch.trajectory_B, None].to(batch.mask_BT) * batch.mask_BT
 
 
 def of_turns(batch: Batch, value_NK: Tensor) -> Tensor:

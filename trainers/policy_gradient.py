@@ -84,8 +84,8 @@ class PolicyGradient(Method[SurrogateOptionsT]):
         penalty_BT = self._penalty(batch)
         if penalty_BT is None:
             return batch.return_N
-        penalty_B = penalty_BT.sum(-1).to(batch.return_N)
-        return batch.return_N.index_add(0, batch.trajectory_B, -penalty_B)
+        penalty_B = penalty_BT.double().sum(-1).to(batch.return_N.device)
+        return batch.return_N.double().index_add(0, batch.trajectory_B, -penalty_B)
 
     def _penalty(self, batch: Batch) -> Tensor | None:
         o = self.options
