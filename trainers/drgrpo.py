@@ -32,13 +32,13 @@ class DrGRPOOptions(SurrogateOptions):
     unit: StatisticUnit = Field("trajectory", description="what counts once in the group's mean")
     aggregation: Aggregation = Field(
         Aggregation.SEQ_MEAN_TOKEN_SUM_NORM,
-        description="how token losses become one (section 3.2: the sum over a constant)",
+        description="how token losses become one (section 3: the sum over a constant)",
     )
     sum_norm: int | None = Field(
         1024,
         gt=0,
         description="that constant, in tokens; best what a trajectory may sample at most"
-        " (section 3.2: the generation budget)",
+        " (section 3: the generation budget)",
     )
 
 

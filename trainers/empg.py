@@ -10,7 +10,7 @@ and min, max and means over all steps of the batch:
     A_final   = A_mod - mean A_mod
 
 "Harnessing Uncertainty: Entropy-Modulated Policy Gradients for Long-Horizon LLM Agents", arXiv
-2509.09265, equations 8 to 12. A is the base's advantage; the loss is the base's.
+2509.09265, equations 10 to 12 and the two that put them together. A is the base's advantage; the loss is the base's.
 
 For a softmax policy the expected squared norm of the score is 1 - sum p^2, so that uncertain steps
 have the larger gradients; g works against that.
@@ -51,10 +51,10 @@ class EMPGOptions(Options):
     zeta: float = Field(
         0.1,
         ge=0,
-        description="weight of the next step's clarity (equation 8; project page 0.1, an"
+        description="weight of the next step's clarity (modulated advantage; project page 0.1, an"
         " independent study 0.05)",
     )
-    centre: bool = Field(True, description="subtract the mean over all steps (equation 9)")
+    centre: bool = Field(True, description="subtract the mean over all steps (final advantage)")
     eps: float = Field(1e-8, gt=0, description="added to max - min (equation 12)")
 
 
@@ -112,7 +112,7 @@ class Modulation:
 def modulate(
     advantage_NK: Tensor, entropy_NK: Tensor, step_NK: Tensor, options: EMPGOptions
 ) -> Modulation:
-    """Return how each step's advantage is changed (equations 8 to 12).
+    """Return how each step's advantage is changed (equations 10 to 12, and what they make).
 
     Args:
         advantage_NK: The base's, of each step.

@@ -41,9 +41,9 @@ from agentgym.trainers.returns import discounted, turn_rewards
 class GiGPOOptions(SurrogateOptions):
     """The settings of GiGPO."""
 
-    omega: float = Field(1.0, ge=0, description="weight of the turns' comparison (equation 8: 1)")
+    omega: float = Field(1.0, ge=0, description="weight of the turns' comparison (paper: 1)")
     gamma: float = Field(
-        0.95, ge=0, le=1, description="discount of a turn in what is still to come (appendix: 0.95)"
+        0.95, ge=0, le=1, description="discount of a turn in what is still to come (released scripts: 0.95)"
     )
     normalise: bool = Field(
         False, description="divide by standard deviations (released default: no)"

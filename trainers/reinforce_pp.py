@@ -33,12 +33,12 @@ from agentgym.trainers.returns import Timeline, discounted, whitened
 class ReinforcePPOptions(SurrogateOptions):
     """The settings of REINFORCE++."""
 
-    gamma: float = Field(1.0, ge=0, le=1, description="discount of a token (section 3.1: 1)")
+    gamma: float = Field(1.0, ge=0, le=1, description="discount of a token (paper: 1)")
     baseline: bool = Field(False, description="subtract the group's mean return first")
     eps: float = Field(1e-8, gt=0, description="added to the variance (verl)")
-    kl: KL = Field(KL.K1, description="estimate of the divergence (section 3.1: the log-ratio)")
+    kl: KL = Field(KL.K1, description="estimate of the divergence (paper: the log-ratio)")
     kl_in: Literal["loss", "reward"] = Field(
-        "reward", description="where it counts: a penalty of each token (section 3.1) or the loss"
+        "reward", description="where it counts: a penalty of each token (paper) or the loss"
     )
 
 

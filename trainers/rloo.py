@@ -29,9 +29,9 @@ from agentgym.trainers.policy_gradient import PolicyGradient, SurrogateOptions, 
 class RLOOOptions(SurrogateOptions):
     """The settings of RLOO."""
 
-    kl: KL = Field(KL.K1, description="estimate of the divergence (section 2: the log-ratio)")
+    kl: KL = Field(KL.K1, description="estimate of the divergence (paper: the log-ratio)")
     kl_in: Literal["loss", "reward"] = Field(
-        "reward", description="where it counts: a penalty in the return (section 2) or the loss"
+        "reward", description="where it counts: a penalty in the return (paper) or the loss"
     )
 
 
