@@ -10,7 +10,8 @@ and min, max and means over all steps of the batch:
     A_final   = A_mod - mean A_mod
 
 "Harnessing Uncertainty: Entropy-Modulated Policy Gradients for Long-Horizon LLM Agents", arXiv
-2509.09265, equations 10 to 12 and the two that put them together. A is the base's advantage; the loss is the base's.
+2509.09265, equations 10 to 12 and the two that put them together. A is the base's advantage; the
+loss is the base's.
 
 For a softmax policy the expected squared norm of the score is 1 - sum p^2, so that uncertain steps
 have the larger gradients; g works against that.
