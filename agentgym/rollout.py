@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentgym.errors import EnvFault
 from agentgym.policies.conversation import Conversation
 from agentgym.types import (
+    PILOT,
     Group,
     Info,
     Key,
@@ -26,6 +27,7 @@ from agentgym.types import (
     Request,
     Row,
     Sample,
+    Snapshot,
     Stop,
     TextPolicy,
     Trajectory,
@@ -121,6 +123,17 @@ class TextVoice:
         return ()
 
 
+Seen = Callable[[Sample], None]
+"""Is told a sample before any episode goes on with what was sampled together with it."""
+
+
+class Sampler(Protocol):
+    """Samples one piece of a turn."""
+
+    async def __call__(self, request: Request, seen: Seen | None = None) -> Sample:
+        """Return what was sampled, after ``seen`` was told."""
+
+
 class TokenVoice:
     """A policy that acts in tokens, as the voice of one episode."""
 
@@ -128,7 +141,7 @@ class TokenVoice:
 
     def __init__(
         self,
-        sample: Callable[[Request], Awaitable[Sample]],
+        sample: Sampler,
         conversation: Conversation,
         options: SamplingOptions,
         session: str,
@@ -152,8 +165,12 @@ class TokenVoice:
             seed=f"{self.session}:{view.turn}",
             stop=self.conversation.stop,
         )
-        parsed = self.conversation.say(await self.sample(request))
+        parsed = self.conversation.say(await self.turn(request))
         return Said(parsed.text, parsed.action, parsed.error)
+
+    async def turn(self, request: Request) -> Sample:
+        """Sample a whole turn."""
+        return await self.sample(request)
 
     def rows(self) -> tuple[Row, ...]:
         """Return what was sampled, exactly."""
@@ -170,14 +187,18 @@ class Rounds:
     def __init__(self, policy: Policy, episodes: int) -> None:
         self.policy = policy
         self.unfinished = episodes
-        self._waiting: dict[str, tuple[Request, asyncio.Future[Sample]]] = {}
+        self._waiting: dict[str, tuple[Request, Seen | None, asyncio.Future[Sample]]] = {}
 
-    async def sample(self, request: Request) -> Sample:
+    async def sample(self, request: Request, seen: Seen | None = None) -> Sample:
         """Wait until every unfinished episode has asked, then return this one's sample."""
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._waiting[request.session] = (request, future)
+        self._waiting[request.session] = (request, seen, future)
         await self._go_when_complete()
         return await future
+
+    def join(self, episodes: int) -> None:
+        """Say that so many episodes more will ask."""
+        self.unfinished += episodes
 
     async def leave(self) -> None:
         """Say that one episode will ask no more."""
@@ -190,27 +211,60 @@ class Rounds:
         asked = [self._waiting[session] for session in sorted(self._waiting)]
         self._waiting = {}
         try:
-            samples = await self.policy.sample([request for request, _ in asked])
+            samples = await self.policy.sample([request for request, _, _ in asked])
+            for (_, seen, _), sample in zip(asked, samples, strict=True):
+                if seen is not None:
+                    seen(sample)
         except BaseException as error:
-            for _, future in asked:
+            for _, _, future in asked:
                 future.set_exception(error)
             return
-        for (_, future), sample in zip(asked, samples, strict=True):
+        for (_, _, future), sample in zip(asked, samples, strict=True):
             future.set_result(sample)
 
 
-async def play(worker: Worker, voice: Voice, key: Key, seed: int) -> Trajectory:
+def sampler(policy: Policy, rounds: Rounds) -> Sampler:
+    """Return how episodes are sampled: at the policy's own pacing."""
+
+    async def alone(request: Request, seen: Seen | None = None) -> Sample:
+        (sample,) = await policy.sample([request])
+        if seen is not None:
+            seen(sample)
+        return sample
+
+    return rounds.sample if policy.pacing == "rounds" else alone
+
+
+async def play(
+    worker: Worker,
+    voice: Voice,
+    key: Key,
+    seed: int,
+    turns: list[Turn] | None = None,
+    snapshot: Snapshot | None = None,
+) -> Trajectory:
     """Play one episode to its end.
 
     An exception that the environment raised, or its second hang, ends the episode with
     ``Stop.ERROR`` and the reason; the turns so far are kept. What the environment finds wrong with
     how it is used or with its data is not the episode's: it is raised, and ends the rollout.
+
+    Args:
+        worker: Where.
+        voice: What answers.
+        key: Which episode.
+        seed: Of the environment.
+        turns: Those that were taken before; the others are appended.
+        snapshot: Where the episode goes on; None begins at the task's first observation.
     """
-    turns: list[Turn] = []
+    turns = [] if turns is None else turns
     info: Info = {}
     error = None
     try:
-        observation, info = await worker.reset(key.task, seed)
+        if snapshot is None:
+            observation, info = await worker.reset(key.task, seed)
+        else:
+            observation, info = await worker.restore(snapshot)
         stop = None
         while stop is None:
             expert = await worker.expert() if voice.needs_expert else None
@@ -329,20 +383,12 @@ async def play_policy(
     for start in range(0, len(keys), wave):
         part = keys[start : start + wave]
         rounds = Rounds(policy, len(part))
-        paced = policy.pacing == "rounds"
+        sample = sampler(policy, rounds)
 
-        async def alone(request: Request) -> Sample:
-            (sample,) = await policy.sample([request])
-            return sample
-
-        sample = rounds.sample if paced else alone
-
-        def voice(
-            key: Key, _: int, sample: Callable[[Request], Awaitable[Sample]] = sample
-        ) -> Voice:
+        def voice(key: Key, _: int, sample: Sampler = sample) -> Voice:
             return TokenVoice(sample, conversation(), options, session_name(drawn_from, key))
 
-        done += await play_all(pool, part, voice, seed, rounds.leave if paced else None)
+        done += await play_all(pool, part, voice, seed, rounds.leave)
         for key in part:
             policy.drop(session_name(drawn_from, key))
     return done
@@ -372,18 +418,43 @@ def collect_groups(
         One group a task, possibly with fewer members than asked for, and the broken episodes.
     """
     keys = [Key(task, member) for task in sorted(tasks) for member in range(group_size)]
+    first = play_policy(pool, keys, policy, conversation, options, seed)
+    played = asyncio.run(with_second_try(first, pool, policy, conversation, options, seed))
+    return groups_of(tasks, played, group_size)
 
-    async def twice() -> tuple[list[Trajectory], list[Trajectory]]:
-        first = await play_policy(pool, keys, policy, conversation, options, seed)
-        broken = [t for t in first if t.stop is Stop.ERROR]
-        again = await play_policy(
-            pool, [t.key for t in broken], policy, conversation, options, seed, f"{seed}:again"
-        )
-        return first, again
 
-    first, again = asyncio.run(twice())
-    whole = sorted((t for t in (*first, *again) if t.stop is not Stop.ERROR), key=lambda t: t.key)
-    members = {task: tuple(t for t in whole if t.key.task == task) for task in sorted(tasks)}
+async def with_second_try(
+    first: Awaitable[list[Trajectory]],
+    pool: WorkerPool,
+    policy: Policy,
+    conversation: Callable[[], Conversation],
+    options: SamplingOptions,
+    seed: str,
+) -> list[Trajectory]:
+    """Return the episodes that were played, and those played once more because one broke.
+
+    A second try begins at the task's first observation, wherever the first one began.
+    """
+    played = await first
+    broken = [t.key for t in played if t.stop is Stop.ERROR and t.key.member != PILOT]
+    again = await play_policy(pool, broken, policy, conversation, options, seed, f"{seed}:again")
+    return played + again
+
+
+def groups_of(
+    tasks: Sequence[str], played: Sequence[Trajectory], group_size: int
+) -> tuple[list[Group], list[Trajectory]]:
+    """Return the whole episodes by task, without pilots, and the broken ones.
+
+    Args:
+        tasks: The order of the groups is theirs, sorted.
+        played: In any order.
+        group_size: What was asked for; of a group of two or more, one member alone is left out.
+    """
+    members: dict[str, list[Trajectory]] = {task: [] for task in sorted(tasks)}
+    for trajectory in sorted(played, key=lambda t: t.key):
+        if trajectory.stop is not Stop.ERROR and trajectory.key.member != PILOT:
+            members[trajectory.key.task].append(trajectory)
     least = min(2, group_size)
-    groups = [Group(task, found) for task, found in members.items() if len(found) >= least]
-    return groups, [t for t in (*first, *again) if t.stop is Stop.ERROR]
+    groups = [Group(task, tuple(found)) for task, found in members.items() if len(found) >= least]
+    return groups, [t for t in played if t.stop is Stop.ERROR]

@@ -99,6 +99,14 @@ class Request:
     seed: str
     stop: tuple[str, ...] = ()  # strings that end the turn; they stay in it
     top_k: int | None = None  # entropies of the k likeliest tokens and one lumped tail
+    # A turn may be sampled in pieces: how many of the ids, at their end, are the turn's own. Its
+    # draws and its stop strings go on from there, so that the pieces are the turn sampled at once.
+    begun: int = 0
+
+    @property
+    def said(self) -> tuple[int, ...]:
+        """The ids that are the turn's own already."""
+        return self.ids[len(self.ids) - self.begun :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,8 @@ class Policy(Protocol):
     async def sample(self, requests: Sequence[Request]) -> list[Sample]:
         """Sample one turn for each request, in the order of the requests.
 
-        A sample that ended by ``length`` may be continued: ask again with its ids appended.
+        A sample that ended by ``length`` may be continued: ask again with its ids appended, and
+        say in ``begun`` how many they are.
         """
 
     async def score(self, ids: Sequence[Sequence[int]], start: Sequence[int]) -> list[list[float]]:
@@ -173,13 +182,43 @@ class Turn:
     anchor: str  # of the observation that the policy saw
 
 
+PILOT = -1
+"""The member that is played before a group, to plan it, and is not one of the group."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
     """Which trajectory of a step: sorting by it gives the order of the batch."""
 
     task: str
     member: int
-    branch: int = 0
+    branch: int = 0  # 0 where the episode began at the task's first observation
+
+
+class Branching(Protocol):
+    """Which episodes the groups of a step have: fresh ones, and others that branch off from them.
+
+    Rollout looks at the first tokens that an episode says after an observation, and asks whether
+    others shall branch off *before* those tokens: in the same state, with a turn of their own.
+    """
+
+    look_ahead: int  # tokens of a turn that are looked at
+    top_k: int  # of whose entropies (see Request.top_k)
+
+    def fresh(self, task: str) -> Sequence[Key]:
+        """Return the episodes of a task that begin now, at its first observation.
+
+        Asked at first, and whenever no episode of the task is under way, until there are none.
+        """
+
+    def looks(self, key: Key, turn: int) -> bool:
+        """Return whether the first tokens of an episode's turn are looked at."""
+
+    def branches(self, key: Key, turn: int, entropies: Sequence[float]) -> Sequence[Key]:
+        """Take the entropies of the first tokens of a turn; return the episodes that branch off.
+
+        A policy in rounds is looked at in the order of the keys; a free one as its turns come.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +236,8 @@ class Trajectory:
     score: float  # the benchmark's own, in [0, 1]
     error: str | None = None  # why, where stop is error
     faults: int = 0  # outside faults that were healed
+    parent: Key | None = None  # of an episode that branched off: from which one
+    shared: int = 0  # how many of the turns are the parent's; their tokens are in rows too
     answer: str | None = None  # the gold answer, where the environment has one
     # How likely the gold answer was before each turn: the mean log-probability of its tokens,
     # NaN where a turn had none; empty where nobody scored it.

@@ -7,6 +7,8 @@ sample was cut, and the ids of the newly rendered observation.
 
 from __future__ import annotations
 
+from copy import copy
+
 from agentgym.errors import EpisodeError
 from agentgym.policies.action_format import Parsed
 from agentgym.policies.chat import Chat, Tokenizer
@@ -93,6 +95,13 @@ class Conversation:
         self._observation = None
         return parsed
 
+    def fork(self) -> Conversation:
+        """Return a copy that goes on by itself from here."""
+        copied = copy(self)
+        copied._rows = [row.fork() for row in self._rows]
+        copied._past = list(self._past)
+        return copied
+
     def rows(self) -> tuple[Row, ...]:
         """Return the tokens so far; an observation that was not answered is left out."""
         rows = [row.answered() for row in self._rows]
@@ -118,6 +127,13 @@ class _GrowingRow:
         """Append what the policy sampled."""
         self._append(sample.ids, turn, sample.logprobs, sample.version)
         self._answered = len(self.ids)
+
+    def fork(self) -> _GrowingRow:
+        """Return a copy that grows by itself."""
+        copied = copy(self)
+        copied.ids, copied.turns = list(self.ids), list(self.turns)
+        copied.logprobs, copied.versions = list(self.logprobs), list(self.versions)
+        return copied
 
     def answered(self) -> Row:
         """Return the row up to the last sample."""

@@ -116,8 +116,7 @@ class HFPolicy:
     async def sample(self, requests: Sequence[Request]) -> list[Sample]:
         """Sample one turn for each request; see :class:`agentgym.types.Policy`.
 
-        A turn depends on its seed and its logits only. To continue a turn that was cut, ask with
-        a seed of its own: the same seed draws the same numbers again.
+        A turn depends on its seed and its logits only.
 
         Raises:
             UsageError: A session is named twice, or a request does not fit into the context.
@@ -255,7 +254,7 @@ class HFPolicy:
         if turn.ids[-1] in self._ends:
             return "stop"
         if turn.request.stop:
-            text = self.tokenizer.decode(turn.ids)
+            text = self.tokenizer.decode([*turn.request.said, *turn.ids])
             if any(stop in text for stop in turn.request.stop):
                 return "stop"
         return "length" if len(turn.ids) >= turn.request.max_tokens else None
@@ -291,6 +290,8 @@ class _SampledTurn:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.request.seed)
+        for _ in self.request.said:
+            self.random.random()
 
     def take(self, token: int, logprob: float, entropy: float) -> None:
         """Append a token."""

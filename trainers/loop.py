@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentgym.branching import collect_trees
 from agentgym.errors import AgentGymError, UsageError
 from agentgym.policies.conversation import Conversation
 from agentgym.policies.hf import HFPolicy
@@ -154,16 +155,15 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
 
 def _play(parts: Parts, plan: Plan, step: int) -> Play:
     """Return what plays a group of episodes a task with the weights as they are."""
+    size, seed = plan.rollout.group_size, f"{plan.seed}:{step}"
 
     def play(tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
-        return collect_groups(
-            parts.pool,
-            tasks,
-            plan.rollout.group_size,
-            parts.policy,
-            parts.conversation,
-            plan.sampling,
-            f"{plan.seed}:{step}",
+        pool, policy, conversation = parts.pool, parts.policy, parts.conversation
+        branching = parts.method.collect(size, seed, step)
+        if branching is None:
+            return collect_groups(pool, tasks, size, policy, conversation, plan.sampling, seed)
+        return collect_trees(
+            pool, tasks, size, policy, conversation, plan.sampling, seed, branching
         )
 
     return play

@@ -20,7 +20,7 @@ from torch import Tensor
 from agentgym.trainers.aggregate import Aggregation, SequenceUnit, token_weights
 from agentgym.trainers.batch import Batch
 from agentgym.trainers.selection import Rewards, Selection
-from agentgym.types import Group
+from agentgym.types import Branching, Group
 
 
 class Need(Flag):
@@ -158,6 +158,8 @@ class Method(Generic[OptionsT]):
     bases: ClassVar[tuple[str, ...]] = ("grpo",)
     """What the method can stand on, the default first; a base stands on nothing."""
     options_type: ClassVar[type[Options]] = Options
+    base_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What the method sets of whichever base has it, unless the user says otherwise."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """``name:preset`` sets these options, of the method's or of whichever base has them."""
     refused_presets: ClassVar[Mapping[str, str]] = {}
@@ -171,6 +173,19 @@ class Method(Generic[OptionsT]):
     def needs(self) -> Need:
         """What must be there, or the run refuses to start."""
         return Need.NOTHING
+
+    def collect(
+        self, branching: Branching | None, group_size: int, seed: str, step: int
+    ) -> Branching | None:
+        """Return what plans the episodes of a round of play.
+
+        Args:
+            branching: A plan, whose rollouts may branch; None plays flat groups.
+            group_size: Episodes of each group.
+            seed: Where the plan's draws come from.
+            step: Counted from 1. A step that refills groups has several rounds of play.
+        """
+        return branching
 
     def turn_rewards(self, groups: Sequence[Group], rewards: Rewards, step: int) -> Rewards:
         """Return the rewards of each turn, as named parts; parts are added, never changed."""
@@ -236,6 +251,13 @@ class Chain:
         for link in self.links:
             needs |= link.needs
         return needs
+
+    def collect(self, group_size: int, seed: str, step: int) -> Branching | None:
+        """Return what plans the episodes of a round of play; None plays flat groups."""
+        branching: Branching | None = None
+        for link in self.links:
+            branching = link.collect(branching, group_size, seed, step)
+        return branching
 
     def turn_rewards(self, groups: Sequence[Group], step: int) -> Rewards:
         """Return the rewards of each turn, as named parts (see :func:`outcome_rewards`)."""

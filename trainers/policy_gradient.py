@@ -29,6 +29,10 @@ class SurrogateOptions(Options):
 
     clip_low: float = Field(0.2, ge=0, description="how far a ratio may fall (PPO)")
     clip_high: float = Field(0.2, ge=0, description="how far a ratio may rise (PPO; DAPO: 0.28)")
+    clip_high_gradient: Literal["stop", "keep"] = Field(
+        "stop",
+        description="of a token whose ratio rose too far: none (PPO), or that of the bound (GPPO)",
+    )
     dual_clip: float | None = Field(
         3.0, gt=1, description="bound where the advantage is negative, in advantages (verl)"
     )
@@ -103,8 +107,9 @@ class PolicyGradient(Method[SurrogateOptionsT]):
         weight_BT = forward.weight_BT(o.aggregation, o.sequence, o.sum_norm)
         mean_BT = forward.weight_BT(Aggregation.TOKEN_MEAN)
         log_ratio_BT = forward.logprob_BT - batch.old_logprob_BT
+        keep = o.clip_high_gradient == "keep"
         surrogate_BT = clipped_surrogate(
-            log_ratio_BT, batch.advantage_BT, o.clip_low, o.clip_high, o.dual_clip
+            log_ratio_BT, batch.advantage_BT, o.clip_low, o.clip_high, o.dual_clip, keep
         )
         if batch.correction_BT is not None:
             surrogate_BT = surrogate_BT * batch.correction_BT
@@ -119,6 +124,10 @@ class PolicyGradient(Method[SurrogateOptionsT]):
             bonus_BT = -o.entropy_coef * forward.entropy_BT
             loss = loss.with_term("entropy", Term(bonus_BT, weight_BT))
         held_BT = clipped(log_ratio_BT, batch.advantage_BT, o.clip_low, o.clip_high)
+        if keep:
+            kept_BT = held_BT & (batch.advantage_BT > 0)
+            loss = loss.with_metric("actor/clip_kept", kept_BT.to(mean_BT), mean_BT)
+            held_BT = held_BT & ~kept_BT
         loss = loss.with_metric("actor/clip_frac", held_BT.to(mean_BT), mean_BT)
         return loss.with_metric("actor/ppo_kl", -log_ratio_BT, mean_BT)
 

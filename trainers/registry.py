@@ -19,6 +19,8 @@ from agentgym.trainers.method import Chain, Method, RewardOptions
 ENTRY_POINT_GROUP = "agentgym.methods"
 
 BUILT_IN: Mapping[str, str] = {
+    "aepo": "agentgym.trainers.aepo:AEPO",
+    "arpo": "agentgym.trainers.arpo:ARPO",
     "dapo": "agentgym.trainers.dapo:DAPO",
     "drgrpo": "agentgym.trainers.drgrpo:DrGRPO",
     "empg": "agentgym.trainers.empg:EMPG",
@@ -72,7 +74,7 @@ def build_chain(
     cls = method_class(name)
     base = _base(cls, wanted_base)
     classes = [cls] if base is cls else [base, cls]
-    options = {**_preset(cls, preset, classes), **options}
+    options = {**_known(cls.base_defaults, classes), **_preset(cls, preset, classes), **options}
     links = [link(_options(link, classes, options), steps) for link in classes]
     if options:
         known = [key for link in classes for key in link.options_type.model_fields]
@@ -91,8 +93,13 @@ def _preset(
         raise UsageError(f"there is no {cls.name}:{preset}: {cls.refused_presets[preset]}")
     if preset not in cls.presets:
         raise unknown(f"preset of {cls.name}", preset, cls.presets)
+    return _known(cls.presets[preset], classes)
+
+
+def _known(options: Mapping[str, Any], classes: list[type[Method[Any]]]) -> dict[str, Any]:
+    """Return those options that one of the classes has."""
     known = {key for link in classes for key in link.options_type.model_fields}
-    return {key: value for key, value in cls.presets[preset].items() if key in known}
+    return {key: value for key, value in options.items() if key in known}
 
 
 def _base(cls: type[Method[Any]], wanted: str | None) -> type[Method[Any]]:

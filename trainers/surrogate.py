@@ -15,6 +15,7 @@ def clipped_surrogate(
     clip_low: float,
     clip_high: float,
     dual_clip: float | None,
+    keep_gradient: bool = False,
 ) -> Tensor:
     """Return the loss of each token, with r = exp(log-ratio):
 
@@ -26,9 +27,18 @@ def clipped_surrogate(
         clip_low: How far a ratio may fall before its gradient stops.
         clip_high: How far it may rise.
         dual_clip: Bounds the loss of a token with negative advantage; None leaves it unbounded.
+        keep_gradient: Above the upper bound take ``(1 + clip_high) r / sg(r)``, with sg the value
+            without its gradient: the loss is the same, and a token with positive advantage there
+            has the gradient that it had at the bound (Z. Su et al., "Klear-Reasoner", arXiv
+            2508.07629).
     """  # noqa: D415 (a formula ends the sentence)
     ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-    loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip_low, 1 + clip_high))
+    bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
+    if keep_gradient:
+        bounded = torch.where(
+            ratio > 1 + clip_high, (1 + clip_high) * ratio / ratio.detach(), bounded
+        )
+    loss = torch.maximum(-advantage * ratio, -advantage * bounded)
     if dual_clip is None:
         return loss
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
