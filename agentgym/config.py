@@ -17,8 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError, unknown
+from agentgym.policies.precision import Compute
 from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
 from agentgym.trainers.loop import HeldOutOptions
+from agentgym.trainers.lora import LoraOptions
 from agentgym.trainers.method import RewardOptions
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import SaveOptions
@@ -39,12 +41,17 @@ class PolicyOptions(_Section):
         context: ``full`` (the conversation grows) or ``window(k)`` (the prompt is rebuilt at
             each turn with the last k observations and actions).
         sampling: How turns are sampled in training.
+        dtype: What products are computed in, in training and by its sampler. Weights that are
+            trained stay in float32; those frozen under an adapter are kept in this.
+        lora: The adapter that is trained in place of the weights; None trains the weights.
     """
 
     model: str = "alfworld-tiny"
     template: str = "tags"
     context: str = "full"
     sampling: SamplingOptions = SamplingOptions()
+    dtype: Compute = "float32"
+    lora: LoraOptions | None = None
 
 
 class Config(_Section):

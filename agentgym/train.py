@@ -36,8 +36,9 @@ from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
 from agentgym.provenance import commit
-from agentgym.trainers.checkpoint import MODEL, load_trainer_state
+from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
 from agentgym.trainers.learner import Learner
+from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.loop import Parts, Plan, train
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.registry import build_chain
@@ -137,13 +138,18 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     if not resume:
         RunFolder.refuse(folder)
     checkpoint = RunFolder.open(folder).latest_checkpoint() if resume else None
-    source = str(checkpoint[1] / MODEL) if checkpoint else resolve_model(config.policy.model)
-    policy = HFPolicy.from_pretrained(source)
+    policy = _policy(config, checkpoint[1] if checkpoint else None)
     spare_threads(policy.model)
     method = build_chain(config.method, config.steps, config.reward)
     reference = _reference(config, method) if checkpoint else None
     learner = Learner(
-        policy.model, config.optim, config.steps, method.needs, config.seed, reference
+        policy.model,
+        config.optim,
+        config.steps,
+        method.needs,
+        config.seed,
+        reference,
+        config.policy.dtype,
     )
     done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
     check_context(config.policy.model, policy, config.policy.sampling)
@@ -214,9 +220,28 @@ def _about() -> dict[str, object]:
     }
 
 
+def _policy(config: Config, checkpoint: Path | None) -> HFPolicy:
+    """Return the model that is trained: as a run begins, or as a checkpoint left it."""
+    asked = config.policy
+    if asked.lora is None:
+        source = resolve_model(asked.model) if checkpoint is None else checkpoint / MODEL
+        return HFPolicy.from_pretrained(source, compute=asked.dtype)
+    policy = HFPolicy.from_pretrained(
+        resolve_model(asked.model), dtype=getattr(torch, asked.dtype), compute=asked.dtype
+    )
+    if checkpoint is None:
+        add_adapter(policy.model, asked.lora, config.seed)
+    else:
+        load_adapter(policy.model, checkpoint / ADAPTER)
+    return policy
+
+
 def _reference(config: Config, method: Chain) -> nn.Module | None:
-    """Return the model that the run began with, where divergences are measured from it."""
-    if Need.REFERENCE not in method.needs:
+    """Return the model that the run began with, where divergences are measured from it.
+
+    Under LoRA that is the model without its adapter, which the learner has.
+    """
+    if Need.REFERENCE not in method.needs or config.policy.lora is not None:
         return None
     return HFPolicy.from_pretrained(resolve_model(config.policy.model)).model
 

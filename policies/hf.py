@@ -26,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 from agentgym.errors import DataError, UsageError
 from agentgym.policies.draw import draw
 from agentgym.policies.engine import Part, make_engine
+from agentgym.policies.precision import Compute, computing
 from agentgym.policies.prompt import Prompt, saved_prompt
 from agentgym.types import Request, Sample
 
@@ -55,6 +56,7 @@ class HFPolicy:
         prefill_tokens: How many tokens of prompts go through the model at once.
         keep: Whether keys and values are kept from turn to turn.
         clock: What the seconds of :attr:`spent` are read from.
+        compute: What products are computed in.
 
     Attributes:
         spent: What sampling took so far.
@@ -71,6 +73,7 @@ class HFPolicy:
         prefill_tokens: int = 4096,
         keep: bool = True,
         clock: Callable[[], float] = time.perf_counter,
+        compute: Compute = "float32",
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -81,12 +84,17 @@ class HFPolicy:
         self._prefill_tokens = prefill_tokens
         self._keep = keep
         self._clock = clock
+        self._compute = compute
         self._ends = _end_tokens(model, tokenizer)
         self._engine = make_engine(model)
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        name: str | Path,
+        device: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        compute: Compute = "float32",
     ) -> HFPolicy:
         """Load a model folder or a model of the hub.
 
@@ -94,6 +102,7 @@ class HFPolicy:
             name: A folder with config, weights and tokenizer, or a hub id.
             device: Where it goes; None takes the first GPU, or the CPU where there is none.
             dtype: Of the weights. In float32, log-probabilities equal the learner's to 1e-5.
+            compute: What products are computed in, whatever the weights are.
 
         Raises:
             DataError: Something is missing or broken; the message says what.
@@ -102,11 +111,16 @@ class HFPolicy:
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         prompt = saved_prompt(Path(name)) if Path(name).is_dir() else None
         model.to(torch.device(where))  # type: ignore[arg-type] # transformers' stub
-        return cls(model, tokenizer, prompt)
+        return cls(model, tokenizer, prompt, compute=compute)
 
-    def save(self, folder: Path) -> None:
-        """Write weights, tokenizer and prompt as a folder that ``from_pretrained`` opens."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, model: PreTrainedModel | None = None) -> None:
+        """Write weights, tokenizer and prompt as a folder that ``from_pretrained`` opens.
+
+        Args:
+            folder: Is made if need be.
+            model: Whose weights are written; None writes the policy's own.
+        """
+        (self.model if model is None else model).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.prompt is not None:
             self.prompt.save(folder)
@@ -193,7 +207,7 @@ class HFPolicy:
         training = self.model.training
         self.model.train(False)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), computing(self.model.device, self._compute):
                 yield
         finally:
             self.model.train(training)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from agentgym.errors import UsageError
-from agentgym.trainers.decoder import Compute, Decoder, spread
+from agentgym.policies.precision import Compute
+from agentgym.trainers.decoder import Decoder, spread
 from agentgym.trainers.logprobs import Projection, token_logprobs
 
 

@@ -1,8 +1,9 @@
 """Everything a run needs to go on as if it had never stopped.
 
 ``hf/`` is a plain Hugging Face folder in the precision that is trained, so that other programs
-open it; ``trainer/`` holds the optimiser's tensors and, as JSON, the method's state. Random draws
-need no state: each is seeded by what it is for.
+open it; ``trainer/`` holds the optimiser's tensors, the critic where there is one and, as JSON, the
+method's state. Under LoRA ``adapter/`` is the adapter as peft writes it, from which the run goes
+on, and ``hf/`` has it merged. Random draws need no state: each is seeded by what it is for.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import torch
 from agentgym.errors import DataError, UsageError
 from agentgym.policies.hf import HFPolicy
 from agentgym.trainers.learner import Learner
+from agentgym.trainers.lora import has_adapter, merged, save_adapter
 from agentgym.trainers.method import Chain
 from agentgym.trainers.run_folder import RunFolder
 
 MODEL = "hf"
+ADAPTER = "adapter"
 OPTIMIZER = "trainer/optimizer.pt"
 PROGRESS = "trainer/progress.json"
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, UnpicklingError)
@@ -32,7 +35,11 @@ def save_checkpoint(
     """Save the run as it is after ``step``; keep the last ``keep`` checkpoints."""
 
     def write(folder: Path) -> None:
-        policy.save(folder / MODEL)
+        if has_adapter(policy.model):
+            save_adapter(policy.model, folder / ADAPTER)
+            policy.save(folder / MODEL, merged(policy.model))
+        else:
+            policy.save(folder / MODEL)
         (folder / "trainer").mkdir()
         torch.save(learner.state_dict(), folder / OPTIMIZER)
         progress = {"step": step, "method": method.name, "state": method.state()}
@@ -44,7 +51,8 @@ def save_checkpoint(
 def load_trainer_state(folder: Path, learner: Learner, method: Chain) -> int:
     """Bring learner and method back from a checkpoint and return the step it was saved after.
 
-    The weights are not loaded here: a run builds its model from ``folder / MODEL``.
+    The policy's weights are not loaded here: a run builds its model from ``folder / MODEL``, or
+    from what it began with and ``folder / ADAPTER``.
 
     Raises:
         UsageError: The checkpoint is of another method.

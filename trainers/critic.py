@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agentgym.policies.precision import Compute
 from agentgym.trainers.aggregate import Aggregation, token_weights
 from agentgym.trainers.batch import Batch
-from agentgym.trainers.decoder import Compute, Decoder, spread
+from agentgym.trainers.decoder import Decoder, spread
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.rows import micro_batches
 from agentgym.trainers.updater import Updater

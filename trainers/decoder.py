@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from agentgym.errors import UsageError
-
-Compute = Literal["float32", "bfloat16"]
-"""What products are computed in; float32 leaves each model's own precision as it is."""
+from agentgym.policies.precision import Compute, computing
 
 
 class Decoder:
@@ -97,11 +94,6 @@ class Decoder:
 
     def _lowered(self, hidden_MD: Tensor) -> Tensor:
         return hidden_MD.bfloat16() if self.compute == "bfloat16" else hidden_MD
-
-
-def computing(device: torch.device, compute: Compute) -> torch.autocast:
-    """Return the context in which products are computed in a precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=compute == "bfloat16")
 
 
 def spread(value_M: Tensor, wanted_BT: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from agentgym.errors import UsageError
+from agentgym.policies.precision import Compute
 from agentgym.trainers.batch import Batch
 from agentgym.trainers.causal_lm import CausalLM
 from agentgym.trainers.correction import corrected, correction_metrics
 from agentgym.trainers.critic import Critic, value_metrics
-from agentgym.trainers.decoder import Compute
 from agentgym.trainers.lora import adapter_off, has_adapter
 from agentgym.trainers.method import Chain, Forward, Loss, MiniBatchWeights, Need
 from agentgym.trainers.optim import OptimOptions

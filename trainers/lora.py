@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
 from torch import nn
 
 from agentgym.errors import DataError, UsageError
@@ -77,9 +78,18 @@ def load_adapter(model: Any, folder: Path) -> None:
         DataError: The folder has none, or it does not fit the model.
     """
     try:
-        model.load_adapter(str(folder), is_trainable=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        config = LoraConfig.from_pretrained(str(folder))
+        saved = load_peft_weights(str(folder), device="cpu")
+        model.add_adapter(config)
+        # transformers' own loading would rename every weight that is saved later.
+        named = {name.removeprefix("base_model.model."): saved[name] for name in saved}
+        wanted = model.get_adapter_state_dict(ADAPTER)
+        set_peft_model_state_dict(model, named, ADAPTER)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise DataError(f"cannot load the adapter {folder}: {error}") from error
+    if wanted.keys() != named.keys():
+        differing = min(wanted.keys() ^ named.keys())
+        raise DataError(f"the adapter {folder} does not fit the model at {differing}")
     _finish(model)
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from agentgym.config import Config, load
 from agentgym.envs.corridor import WORDS
 from agentgym.errors import DataError, UsageError
+from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
 from agentgym.train import Reporter, dry_run, resumed_config, run_training
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
@@ -70,13 +71,14 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [without_times(json.loads(line)) for line in text.splitlines()]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "checkpoints" / "step_000003" / "hf" / "model.safetensors")
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    checkpoint = folder / "checkpoints" / f"step_{step:06d}"
+    return load_file(checkpoint / "hf" / "model.safetensors")
 
 
-def assert_the_same_run(left: Path, right: Path) -> None:
+def assert_the_same_run(left: Path, right: Path, step: int = 3) -> None:
     assert lines(left) == lines(right)
-    ours, theirs = weights(left), weights(right)
+    ours, theirs = weights(left, step), weights(right, step)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     for folder in ("trajectories", "eval"):
@@ -129,6 +131,42 @@ def test_a_run_that_died_between_steps_goes_on_as_if_it_had_not(
         stream.write('{"step": 3, "reward/mean": 99}\n')
     run_training(resumed_config(folder), folder, QUIET, resume=True)
     assert_the_same_run(unbroken, folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": {"name": "epo", "base": "ppo", "kl_coef": 0.1}},
+        {"policy": {"lora": {"rank": 2}}, "method": {"name": "ppo", "kl_coef": 0.1}},
+        {"policy": {"dtype": "bfloat16"}, "optim": {"gradient_checkpointing": True}},
+    ],
+    ids=["critic", "lora", "bfloat16"],
+)
+def test_with_all_that_a_learner_may_have_a_resumed_run_is_the_unbroken_one(
+    changes: dict[str, object], model: Path, tmp_path: Path
+) -> None:
+    config = load([settings(model), {"steps": 2, "eval": {"tasks": 1}}, changes])
+    run_training(config, tmp_path / "whole", QUIET, resume=False)
+    folder = tmp_path / "resumed"
+    shutil.copytree(tmp_path / "whole", folder)
+    shutil.rmtree(folder / "checkpoints" / "step_000002")
+    (folder / "checkpoints" / "latest").write_text("step_000001")
+    run_training(resumed_config(folder), folder, QUIET, resume=True)
+    assert_the_same_run(tmp_path / "whole", folder, step=2)
+
+
+def test_a_run_with_an_adapter_keeps_it_and_merged_weights(model: Path, tmp_path: Path) -> None:
+    changes = {"steps": 1, "eval": {"tasks": 1}, "policy": {"lora": {"rank": 2}}}
+    run_training(load([settings(model), changes]), tmp_path / "run", QUIET, resume=False)
+    checkpoint = tmp_path / "run" / "checkpoints" / "step_000001"
+    assert (checkpoint / "adapter" / "adapter_config.json").is_file()
+    began, ended = HFPolicy.from_pretrained(model), HFPolicy.from_pretrained(checkpoint / "hf")
+    began_with, ended_with = began.model.state_dict(), ended.model.state_dict()
+    assert began_with.keys() == ended_with.keys()
+    changed = {n for n in began_with if not torch.equal(began_with[n], ended_with[n])}
+    assert changed
+    assert all("_proj" in name for name in changed)
+    assert ended.prompt == began.prompt
 
 
 def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not(
