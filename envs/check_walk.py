@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,8 +124,7 @@ def _choose(env: TextEnv, turn: Turn, rng: random.Random) -> str:
     templates, objects = turn[4].get("templates"), turn[4].get("objects")
     if not templates or not objects:
         return env.expert() or "help"
-    words = rng.choice(templates).split(" ")
-    return " ".join(rng.choice(objects) if word == "OBJ" else word for word in words)
+    return re.sub(r"\bOBJ\b", lambda _: str(rng.choice(objects)), rng.choice(templates))
 
 
 def listed(turn: Turn) -> tuple[str, ...]:

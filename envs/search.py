@@ -141,6 +141,7 @@ class SearchEnv(TextEnv):
         self._question = self._questions[task]
         self._goal = self._question.text.rstrip(" ?") + "?"
         self._shown: set[str] = set()  # ids of articles
+        self._names = [self._goal]  # what can be searched for without a thought
         self._searched: set[str] = set()
         self._score = 0.0
         _ = self._retriever  # an index that must be built is built now, not in a search
@@ -228,6 +229,8 @@ class SearchEnv(TextEnv):
         ]
         self._searched.update(queries)
         self._shown.update(article.id for articles in found for article in articles)
+        titles = [article.title for articles in found for article in articles if article.title]
+        self._names = list(dict.fromkeys([*self._names, *titles]))
         return self._protocol.show(found, self._cut)
 
     def _outcome(
@@ -237,6 +240,7 @@ class SearchEnv(TextEnv):
         return Outcome(observation, self._score, answered, info)
 
     def _info(self, observation: str, admissible: bool) -> Info:
+        protocol = self._protocol
         return Info(
             task_id=self._question.id,
             task_type=self._question.kind,
@@ -244,6 +248,8 @@ class SearchEnv(TextEnv):
             won=self._score == 1.0,
             score=self._score,
             admissible=admissible,
+            templates=(protocol.write_search("OBJ"), protocol.write_answer("OBJ")),
+            objects=tuple(self._names),  # any text will do; these are the names at hand
             anchor=observation,
             answer=self._question.answers[0],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from agentgym.errors import EnvFault, EpisodeError, UsageError, unknown
@@ -41,8 +42,8 @@ class RandomPolicy:
                 "the random policy draws from the admissible actions, and this environment named"
                 " none; choose another policy"
             )
-        words = draw.choice(view.templates).split(" ")
-        return " ".join(draw.choice(view.objects) if word == "OBJ" else word for word in words)
+        template = draw.choice(view.templates)
+        return re.sub(r"\bOBJ\b", lambda _: draw.choice(view.objects), template)
 
 
 class ExpertPolicy:

@@ -62,6 +62,18 @@ def test_an_episode_searches_reads_and_answers(data):
     assert (info["won"], info["score"]) == (True, 1.0)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_can_be_written_and_the_names_at_hand_are_told(data, protocol):
+    env = SearchEnv("search/folder", data=data, protocol=protocol, topk=1)
+    _, info = env.reset(seed=0, options={"task": "mine-0"})
+    to_search, to_answer = info["templates"]
+    assert info["objects"] == (QUESTION + "?",)
+    *_, info = env.step(to_search.replace("OBJ", "Gustave Eiffel"))
+    assert info["objects"] == (QUESTION + "?", "Gustave Eiffel")
+    *_, info = env.step(to_answer.replace("OBJ", "Dijon"))
+    assert info["won"]
+
+
 def test_a_wrong_answer_ends_the_episode_with_nothing(data):
     observation, reward, terminated, _, info = started(data).step("<answer>Paris</answer>")
     assert (observation, reward, terminated) == ("Wrong.", 0.0, True)

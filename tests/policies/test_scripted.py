@@ -65,3 +65,15 @@ def test_scripted_policies_are_found_by_name() -> None:
     assert make_scripted("random").name == "random"
     with pytest.raises(UsageError, match="unknown policy 'expret'; did you mean expert"):
         make_scripted("expret")
+
+
+def test_a_random_action_of_a_template_names_an_object_wherever_one_belongs() -> None:
+    policy = RandomPolicy()
+    policy.begin("t", 0)
+    templates, objects = ("<search>OBJ</search>", "use OBJ on OBJ", "OBJECT"), ("x", r"\1")
+    views = [View("", "", turn, None, None, templates, objects) for turn in range(60)]
+    assert {policy.act(one) for one in views} == {
+        "OBJECT",
+        *(f"<search>{one}</search>" for one in objects),
+        *(f"use {one} on {other}" for one in objects for other in objects),
+    }
