@@ -79,8 +79,10 @@ class Game:
         # A lone surrogate, which a decoder can leave behind, has no form that can be sent.
         action = action.encode(errors="replace").decode()
         with guarded(self._simulator.jvm):
-            if self._choices and action.strip() not in self._choices:
-                self._step("")
+            if self._choices:
+                action = action.strip()
+                if action not in self._choices:
+                    self._step("")
             self._do(action)
 
     def templates(self) -> tuple[str, ...]:

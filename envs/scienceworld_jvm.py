@@ -75,7 +75,7 @@ class Jvm:
         # Looked up once: each part of such a name is a message.
         self.set_item = java.lang.reflect.Array.set
         self.join = java.lang.String.join
-        self.text_of = java.lang.String.valueOf
+        self.text_of = java.util.Objects.toString
         silence = java.io.PrintStream(java.io.OutputStream.nullOutputStream())
         java.lang.System.setOut(silence)  # the simulator tells of every step
         java.lang.System.setErr(silence)

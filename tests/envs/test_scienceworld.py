@@ -1,0 +1,178 @@
+"""ScienceWorld as an environment: what actions do, what they score, what is told of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from agentgym.envs.scienceworld import ScienceWorldEnv
+from agentgym.envs.scienceworld_game import UNKNOWN
+from agentgym.envs.scienceworld_simulators import POOL
+
+FIND = "find-non-living-thing/0"  # begins in the hallway with 8 of 100 points
+AMBIGUOUS = "Ambiguous request:"
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[ScienceWorldEnv]:
+    """One environment for all tests: to start Java takes longer than to play."""
+    env = ScienceWorldEnv("scienceworld/short-train")
+    yield env
+    env.close()
+    POOL.close()
+
+
+@pytest.fixture
+def env(opened: ScienceWorldEnv) -> ScienceWorldEnv:
+    opened.reset(seed=0, options={"task": FIND})
+    return opened
+
+
+# Scores ---------------------------------------------------------------------------------------
+
+
+def test_the_expert_does_the_whole_task(env: ScienceWorldEnv) -> None:
+    score, rewards, terminated = 0.08, [], False
+    while not terminated:
+        action = env.expert()
+        assert action is not None
+        _, reward, terminated, _, info = env.step(action)
+        rewards.append(reward)
+    assert info["won"]
+    assert info["score"] == 1.0
+    assert sum(rewards) == pytest.approx(1.0 - score)  # read the score: rewards lack its beginning
+    assert env.expert() is None
+    assert info["templates"] == info["objects"] == ()
+
+
+def test_an_expert_who_was_not_followed_knows_no_action(env: ScienceWorldEnv) -> None:
+    first = env.expert()
+    env.step("wait1")
+    assert env.expert() is None
+    env.reset(seed=0, options={"task": FIND})
+    assert env.expert() == first
+
+
+def test_a_wrong_choice_fails_the_task_and_ends_the_episode(env: ScienceWorldEnv) -> None:
+    _, info = env.reset(seed=0, options={"task": "find-plant/0"})
+    before = info["score"]
+    observation, reward, terminated, truncated, info = env.step("focus on picture")
+    assert observation == "You focus on the picture."
+    assert (terminated, truncated, info["won"], info["score"]) == (True, False, False, 0.0)
+    assert reward == pytest.approx(-1 - before)  # from before to -100 of 100
+
+
+def test_only_actions_count_as_turns(env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    # "wait" is ten ticks of the simulator, what it does not know is none; both are one turn.
+    monkeypatch.setattr(env, "max_turns", 2)
+    assert env.step("wait")[3] is False
+    assert env.step("xyzzy")[3] is True
+
+
+# Actions --------------------------------------------------------------------------------------
+
+
+def test_articles_and_case_are_as_the_simulator_takes_them(env: ScienceWorldEnv) -> None:
+    assert env.step("Look At PICTURE")[4]["admissible"]
+    observation, *_, info = env.step("xyzzy")
+    assert (observation, info["admissible"]) == (UNKNOWN, False)
+
+
+@pytest.mark.parametrize("action", ["reset task", " Reset  the\tTASK ", "reset task\x01"])
+def test_a_task_cannot_be_reset_from_within(env: ScienceWorldEnv, action: str) -> None:
+    env.step("go to kitchen")
+    before = env.step("look around")
+    observation, reward, terminated, _, info = env.step(action)
+    assert (observation, reward, terminated, info["admissible"]) == (UNKNOWN, 0.0, False, False)
+    assert env.step("look around")[0] == before[0]
+
+
+def test_resetting_is_not_offered(env: ScienceWorldEnv) -> None:
+    *_, info = env.step("help")
+    assert "look around" in info["templates"]
+    assert not any("reset" in one for one in (*info["templates"], env.step("help")[0]))
+
+
+def test_a_number_answers_the_question_which_of_several_was_meant(env: ScienceWorldEnv) -> None:
+    observation, *_, info = env.step("open door")
+    assert observation.startswith(AMBIGUOUS)
+    assert info["admissible"]
+    assert info["templates"] == tuple("012345")  # the hallway has six doors
+    assert info["objects"] == ()
+    assert env.step(" 3 ")[0] == "The door is already open."
+
+
+def test_any_other_action_withdraws_the_question_and_is_done(env: ScienceWorldEnv) -> None:
+    assert env.step("open door")[0].startswith(AMBIGUOUS)
+    assert env.step("go to kitchen")[0] == "You move to the kitchen."
+    assert env.step("open door")[0].startswith(AMBIGUOUS)
+    assert env.step("99")[0] == UNKNOWN
+    assert env.step("inventory")[0].startswith("In your inventory")
+
+
+def test_text_that_cannot_be_sent_is_an_unknown_action(env: ScienceWorldEnv) -> None:
+    assert env.step("look\ud800")[0] == UNKNOWN
+
+
+# What is told -----------------------------------------------------------------------------------
+
+
+def test_templates_and_objects_are_told_and_what_they_make_is_known(env: ScienceWorldEnv) -> None:
+    *_, info = env.step("look around")
+    assert {"teleport OBJ", "use OBJ on OBJ", "wait1"} < set(info["templates"])
+    assert {"picture", "kitchen", "door to kitchen"} < set(info["objects"])
+    assert "admissible_actions" not in info
+    assert env.step("look at picture")[4]["admissible"]
+
+
+def test_the_task_is_told_in_its_own_words(env: ScienceWorldEnv) -> None:
+    observation, info = env.reset(seed=0, options={"task": FIND})
+    assert info["goal"].startswith("Your task is to find a(n) non-living thing.")
+    assert info["task_type"] == "find-non-living-thing"
+    assert info["anchor"] == observation
+    assert observation.startswith("This room is called the hallway.")
+
+
+def test_looking_changes_nothing_of_what_happens(env: ScienceWorldEnv) -> None:
+    env.step("teleport to outside")  # where names are not unique, and random ones are tried
+    simulator = env._simulator
+    assert simulator is not None
+    before = simulator.random_state()
+    valid = env._game.valid_actions()
+    assert env._game.objects() == env._game.objects()
+    assert simulator.random_state() == before
+    assert len(valid) > 100
+    assert "reset task" not in valid
+
+
+# Processes ----------------------------------------------------------------------------------------
+
+
+def test_a_second_simulator_in_the_same_process_has_its_own_simplifications(
+    env: ScienceWorldEnv,
+) -> None:
+    other = ScienceWorldEnv("scienceworld/train", simplifications="", actions="all")
+    _, info = other.reset(seed=0, options={"task": "test-conductivity/0"})
+    assert POOL.pids() == (env._simulator.jvm.pid,) == (other._simulator.jvm.pid,)
+    assert any(one.startswith("connect ") for one in info["admissible_actions"])
+    assert not any(one.startswith("teleport ") for one in info["admissible_actions"])
+    templates = env.step("look around")[4]["templates"]
+    assert "teleport OBJ" in templates
+    assert "connect OBJ to OBJ" not in templates
+    assert "templates" not in info
+    other.close()
+
+
+def test_an_episode_survives_its_java_process_word_for_word(env: ScienceWorldEnv) -> None:
+    actions = ("go to kitchen", "open door", "open cupboard", "look around")
+    before = [env.step(action) for action in actions]
+    env.reset(seed=0, options={"task": FIND})
+    turns = [env.step(action) for action in actions[:2]]
+    (pid,) = POOL.pids()
+    os.kill(pid, signal.SIGKILL)
+    turns += [env.step(action) for action in actions[2:]]
+    assert turns == before
+    assert POOL.pids() != (pid,)

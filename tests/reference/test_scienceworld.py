@@ -1,0 +1,146 @@
+"""ScienceWorld judged by the simulator's own package and the papers' lists.
+
+Run by ``make test-reference``; takes about a quarter of an hour. ``AGENTGYM_REFERENCE_DATA`` names
+a folder with ``sciworld_L{0,1,2}_idx.json``, the published split lists: pairs of the index of a
+task and a variation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentgym.envs.check import check_env
+from agentgym.envs.scienceworld import ScienceWorldEnv
+from agentgym.envs.scienceworld_simulators import POOL
+from agentgym.envs.scienceworld_tasks import VARIATIONS, parse_id, split_of, task_ids
+
+pytestmark = pytest.mark.reference
+
+SPLITS = ("train", "dev", "test")
+LONGEST = 400  # turns of a gold path
+WALKED = ("boil/0", "find-plant/225", "lifespan-longest-lived/93", "use-thermometer/405")
+STEPS = 25
+RESETS = 200
+
+
+@pytest.fixture(scope="module")
+def package() -> Iterator[Any]:
+    """The package's own environment, its Java told to order objects as ours does."""
+    from scienceworld import ScienceWorldEnv as Package
+
+    before = os.environ.get("JAVA_TOOL_OPTIONS")
+    os.environ["JAVA_TOOL_OPTIONS"] = "-Xmx256m -XX:+UnlockExperimentalVMOptions -XX:hashCode=2"
+    package = Package()
+    if before is None:
+        del os.environ["JAVA_TOOL_OPTIONS"]
+    else:
+        os.environ["JAVA_TOOL_OPTIONS"] = before
+    yield package
+    package.close()
+
+
+def test_tasks_variations_and_splits_are_the_simulators(package: Any) -> None:
+    assert package.get_task_names() == list(VARIATIONS)
+    for task, total in VARIATIONS.items():
+        package.load(task, 0, "")
+        assert package.get_max_variations(task) == total
+        own = (
+            package.get_variations_train(),
+            package.get_variations_dev(),
+            package.get_variations_test(),
+        )
+        assert own == tuple(list(split_of(task, split)) for split in SPLITS)
+
+
+@pytest.mark.parametrize("level", ["L0", "L1", "L2"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_the_papers_sets_are_theirs(level: str, part: str) -> None:
+    named = os.environ.get("AGENTGYM_REFERENCE_DATA")
+    if not named:
+        pytest.fail("AGENTGYM_REFERENCE_DATA is not set; it names the folder of reference data")
+    listed = json.loads((Path(named) / f"sciworld_{level}_idx.json").read_text())[part]
+    tasks = list(VARIATIONS)
+    assert {f"{tasks[task]}/{variation}" for task, variation in listed} == set(
+        task_ids(f"{level}-{part}")
+    )
+    assert len(listed) == len(task_ids(f"{level}-{part}"))
+
+
+@pytest.mark.parametrize("task_id", WALKED)
+def test_a_random_walk_says_and_scores_what_the_package_says(package: Any, task_id: str) -> None:
+    env = ScienceWorldEnv("scienceworld/train" if task_id == "boil/0" else "scienceworld/test")
+    observation, info = env.reset(seed=0, options={"task": task_id})
+    task, variation = parse_id(task_id)
+    package.load(task, variation, "easy")
+    said, told = package.reset()
+    assert observation == said
+    assert info["goal"] in told["taskDesc"]
+    rng = random.Random(task_id)
+    for _ in range(STEPS):
+        # Without questions: ours withdraws one that is not answered, the package's takes the next
+        # action for the answer.
+        actions = [one for one in package.get_valid_action_object_combinations() if one != "0"]
+        action = rng.choice([one for one in actions if not one.startswith("reset")])
+        observation, reward, terminated, _, info = env.step(action)
+        said, change, done, told = package.step(action)
+        assert (observation, round(100 * reward), terminated) == (said, change, done), action
+        assert round(100 * info["score"]) == max(0, told["score"])
+        if terminated or said.startswith("Ambiguous"):
+            break
+    env.close()
+
+
+def test_gold_paths_of_every_task_reach_the_whole_score() -> None:
+    failed, env = [], ScienceWorldEnv("scienceworld/train", max_turns=LONGEST)
+    for split in SPLITS:
+        env.close()
+        env = ScienceWorldEnv(f"scienceworld/{split}", max_turns=LONGEST)
+        for task in VARIATIONS:
+            task_id = f"{task}/{split_of(task, split)[0]}"
+            score, turns = play_gold(env, task_id)
+            print(f"{task_id}: {score:.2f} after {turns} turns", flush=True)
+            if score < 1:
+                failed.append(task_id)
+    env.close()
+    assert not failed
+
+
+def play_gold(env: ScienceWorldEnv, task_id: str) -> tuple[float, int]:
+    """Return the score that the expert reaches, and in how many turns."""
+    _, info = env.reset(seed=0, options={"task": task_id})
+    turns = 0
+    while (action := env.expert()) is not None:
+        *_, info = env.step(action)
+        turns += 1
+    return info["score"], turns
+
+
+def test_the_environment_keeps_the_contract() -> None:
+    found = check_env(lambda: ScienceWorldEnv("scienceworld/short-train"))
+    assert not [one for one in found if not one.passed]
+
+
+def test_many_episodes_need_no_more_memory_than_some() -> None:
+    POOL.close()
+    env = ScienceWorldEnv("scienceworld/short-train")
+    sizes = []
+    for number in range(RESETS):
+        env.reset(seed=0, options={"task": env.suite.tasks[number % 20]})
+        env.step("teleport to kitchen")
+        (pid,) = POOL.pids()
+        sizes.append(resident(pid))
+    env.close()
+    assert sizes[-1] - sizes[RESETS // 2] < 32 * 2**20
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of a process that are in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
