@@ -84,14 +84,9 @@ class CausalLM:
         """
         ids_BT, wanted_BT = ids_BT.to(self.device), mask_BT.to(self.device) != 0
         hidden_MD = self._decoder.before(ids_BT, wanted_BT)
-        bias_V: Tensor | None = self._head.bias
-        logprob_M, entropy_M = token_logprobs(
-            hidden_MD,
-            self._head.weight.to(hidden_MD.dtype),
-            None if bias_V is None else bias_V.to(hidden_MD.dtype),
-            ids_BT[:, 1:][wanted_BT[:, 1:]],
-            replace(self._projection, temperature=temperature),
-        )
+        target_M = ids_BT[:, 1:][wanted_BT[:, 1:]]
+        cooled = replace(self._projection, temperature=temperature)
+        logprob_M, entropy_M = self._logprobs(hidden_MD, target_M, cooled)
         return spread(logprob_M, wanted_BT), spread(entropy_M, wanted_BT)
 
     def logprobs_at(
@@ -121,6 +116,18 @@ class CausalLM:
         logprob_M, _ = self._logprobs(hidden_MD, target_M.to(self.device), self._projection)
         return logprob_M
 
+    def _logprobs(
+        self, hidden_MD: Tensor, target_M: Tensor, projection: Projection
+    ) -> tuple[Tensor, Tensor]:
+        bias_V: Tensor | None = self._head.bias
+        return token_logprobs(
+            hidden_MD,
+            self._head.weight.to(hidden_MD.dtype),
+            None if bias_V is None else bias_V.to(hidden_MD.dtype),
+            target_M,
+            projection,
+        )
+
     def _find_projection(self) -> Projection:
         ids_BT = torch.arange(4, device=self.device)[None] % self._head.weight.shape[0]
         with torch.no_grad():
@@ -128,7 +135,7 @@ class CausalLM:
             hidden = self._decoder.module(input_ids=ids_BT, use_cache=False).last_hidden_state
             product = self._head(hidden).float()
         tolerance = 1e-4 if hidden.dtype in (torch.float32, torch.float64) else 3e-2
-        for candidate in _candidates(self._config.get_text_config()):
+        for candidate in _candidates(self.config):
             found = candidate.logits(product.clone())
             if (found - expected).abs().max() <= tolerance * expected.abs().max():
                 return candidate
