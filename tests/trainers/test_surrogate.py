@@ -22,6 +22,18 @@ def test_loss_and_gradient_by_hand(ratio, advantage, loss, slope) -> None:
     assert torch.autograd.grad(found, log_ratio)[0].item() == pytest.approx(slope, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"), [*BY_HAND, (1.0, 1.0, -1.0, -1.0)]
+)
+def test_a_gradient_that_is_kept_is_that_of_the_upper_bound(ratio, advantage, loss, slope) -> None:
+    if ratio > 1.2 and advantage > 0:
+        slope = -1.2  # alive: -A (1 + 0.2)
+    log_ratio = torch.tensor(ratio, dtype=torch.float64).log().requires_grad_()
+    found = clipped_surrogate(log_ratio, torch.tensor(advantage).double(), 0.2, 0.2, 3.0, True)
+    assert found.item() == pytest.approx(loss, abs=1e-12)
+    assert torch.autograd.grad(found, log_ratio)[0].item() == pytest.approx(slope, abs=1e-12)
+
+
 def test_a_higher_upper_clip_holds_later() -> None:
     log_ratio = torch.tensor([1.5]).log()
     assert clipped_surrogate(log_ratio, torch.ones(1), 0.2, 0.28, 3.0).item() == pytest.approx(
