@@ -29,7 +29,7 @@ from agentgym.types import EnvSpec, Key, Policy, TextPolicy, Trajectory
 from agentgym.workers import WorkerPool
 
 RESULTS_FILE = "results.json"
-AT_ONCE = 64  # episodes of a policy that acts on text; each holds an environment
+_A_WORKER = 2  # episodes of a policy that acts on text: one is answered while the other's steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +267,11 @@ def _play(
         draws = random.Random(f"{options.seed}:{key.task}:{key.member}").getrandbits(31)
         return TextVoice(policy(), key, draws)
 
+    # Each holds an environment, which may be dear; inside this process more than one gain nothing.
+    at_once = max(1, _A_WORKER * options.workers)
+
     async def run() -> list[Trajectory]:
         async with WorkerPool(spec, options.workers) as pool:
-            return await play_all(pool, keys, voice, str(options.seed), at_once=AT_ONCE)
+            return await play_all(pool, keys, voice, str(options.seed), at_once=at_once)
 
     return asyncio.run(run())
