@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -29,8 +29,15 @@ from agentgym.policies.hf import load_model, load_tokenizer
 from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
 from agentgym.rollout import EnvOptions
 from agentgym.trainers.checkpoint import MODEL, UNREADABLE
-from agentgym.trainers.demonstrations import Demonstrations, Player, row_of, texts_of
+from agentgym.trainers.demonstrations import (
+    Demonstration,
+    Demonstrations,
+    Player,
+    row_of,
+    texts_of,
+)
 from agentgym.trainers.optim import OptimOptions
+from agentgym.trainers.recorded import Recorded
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.sft import Cloner, CloningOptions
 from agentgym.trainers.tiny import Shape, fresh_model, save_model, train_tokenizer
@@ -38,12 +45,14 @@ from agentgym.types import EnvSpec, Row
 
 DEMONSTRATORS = {
     "alfworld": "agentgym.envs.alfworld_demonstrator:Demonstrator",
+    "scienceworld": "agentgym.envs.scienceworld_demonstrator:Demonstrator",
     "search": "agentgym.envs.search_demonstrator:Demonstrator",
     "webshop": "agentgym.envs.webshop_demonstrator:Demonstrator",
 }
 """Who plays for each environment that has a demonstrator."""
 
 STATE = "trainer/state.pt"
+DEMONSTRATIONS = "demonstrations.jsonl"
 
 
 class _Parts(NamedTuple):
@@ -66,6 +75,8 @@ class CloneOptions(BaseModel):
         phrases: What the environment says again and again; one token each in a fresh tokenizer.
         slips: Chances of an action being a slip, of which each episode draws one.
         max_tokens: Longer demonstrations are left out.
+        recorded: So many demonstrations are played, kept in the run folder and learnt again and
+            again; None plays a new one each time.
         sft: How demonstrations are learnt.
         optim: How weights are updated.
         save: What is kept on disk.
@@ -82,6 +93,7 @@ class CloneOptions(BaseModel):
     phrases: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     slips: tuple[float, ...] = Field(default=(0.0, 0.1, 0.25), min_length=1)
     max_tokens: int = Field(default=1200, ge=2)
+    recorded: int | None = Field(default=None, ge=1)
     sft: CloningOptions = CloningOptions()
     optim: OptimOptions = OptimOptions()
     save: SaveOptions = SaveOptions()
@@ -113,13 +125,18 @@ def clone(
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]
     checkpoint = run.latest_checkpoint()
-    shown, name = demonstrations(options)
+    played, name = demonstrations(options)
+    shown = _kept(played, options.recorded, run.path)
     start = (
         checkpoint[1] / MODEL
         if checkpoint
         else options.model and Path(resolve_model(options.model))
     )
-    parts = _existing(start, name) if start else _fresh(options, shown, name)
+    if start:
+        parts = _existing(start, name)
+    else:
+        once = min(len(played.tasks), options.recorded or len(played.tasks))
+        parts = _fresh(options, (shown[number] for number in range(once)), name)
     script = Script(parts.prompt, parts.tokenizer)
 
     def row(number: int) -> Row | None:
@@ -195,15 +212,19 @@ def _demonstrator(name: str) -> Callable[..., Player]:
     return made
 
 
+def _kept(played: Demonstrations, count: int | None, folder: Path) -> Demonstrations | Recorded:
+    return Recorded(played, count, folder / DEMONSTRATIONS) if count else played
+
+
 def _existing(folder: Path, env: str) -> _Parts:
     model, tokenizer = load_model(folder, torch.float32), load_tokenizer(folder)
     return _Parts(model, tokenizer, saved_prompt(folder) or _plain(env))
 
 
-def _fresh(options: CloneOptions, shown: Demonstrations, env: str) -> _Parts:
-    """Train a tokenizer on one demonstration of each task, and draw the first weights."""
+def _fresh(options: CloneOptions, shown: Iterable[Demonstration], env: str) -> _Parts:
+    """Train a tokenizer on demonstrations, and draw the first weights."""
     prompt = _plain(env)
-    texts = (text for number in range(len(shown.tasks)) for text in texts_of(shown[number], prompt))
+    texts = (text for demonstration in shown for text in texts_of(demonstration, prompt))
     tokenizer = train_tokenizer(texts, options.vocabulary, options.phrases)
     return _Parts(fresh_model(tokenizer, options.shape, options.seed), tokenizer, prompt)
 
