@@ -49,6 +49,7 @@ class Batch:
     # What the surrogate of the token is weighted by; None where sampler and learner are one.
     correction_BT: Tensor | None = None
     temperature: float = 1.0  # that it was sampled at and is scored at
+    replayed: bool = False  # played in an earlier step; ``trajectories`` is empty then
 
     @property
     def return_N(self) -> Tensor:

@@ -1,9 +1,10 @@
 """Everything a run needs to go on as if it had never stopped.
 
 ``hf/`` is a plain Hugging Face folder in the precision that is trained, so that other programs
-open it; ``trainer/`` holds the optimiser's tensors, the critic where there is one and, as JSON, the
-method's state. Under LoRA ``adapter/`` is the adapter as peft writes it, from which the run goes
-on, and ``hf/`` has it merged. Random draws need no state: each is seeded by what it is for.
+open it; ``trainer/`` holds the optimiser's tensors, the critic where there is one and the method's
+state, as JSON with its tensors in a file beside it. Under LoRA ``adapter/`` is the adapter as peft
+writes it, from which the run goes on, and ``hf/`` has it merged. Random draws need no state: each
+is seeded by what it is for.
 """
 
 from __future__ import annotations
@@ -13,20 +14,34 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 
 from agentgym.errors import DataError, UsageError
 from agentgym.policies.hf import HFPolicy
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.lora import has_adapter, merged, save_adapter
 from agentgym.trainers.method import Chain
+from agentgym.trainers.method_state import join, split
 from agentgym.trainers.run_folder import RunFolder
 
 MODEL = "hf"
 ADAPTER = "adapter"
 OPTIMIZER = "trainer/optimizer.pt"
 PROGRESS = "trainer/progress.json"
-UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, UnpicklingError)
-"""What JSON and torch raise on files that are missing, cut off, or something else."""
+TENSORS = "trainer/method.safetensors"
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    UnpicklingError,
+    SafetensorError,
+)
+"""What readers of JSON and tensors raise on files that are missing, cut off, or something else."""
 
 
 def save_checkpoint(
@@ -42,7 +57,10 @@ def save_checkpoint(
             policy.save(folder / MODEL)
         (folder / "trainer").mkdir()
         torch.save(learner.state_dict(), folder / OPTIMIZER)
-        progress = {"step": step, "method": method.name, "state": method.state()}
+        state, tensors = split(method.state())
+        if tensors:
+            save_file(tensors, folder / TENSORS)
+        progress = {"step": step, "method": method.name, "state": state}
         (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
 
     run.save_checkpoint(step, write, keep)
@@ -61,7 +79,9 @@ def load_trainer_state(folder: Path, learner: Learner, method: Chain) -> int:
     try:
         progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-        saved_with, state, step = progress["method"], progress["state"], int(progress["step"])
+        saved_with, step = progress["method"], int(progress["step"])
+        tensors = load((folder / TENSORS).read_bytes()) if (folder / TENSORS).exists() else {}
+        state = join(progress["state"], tensors)
     except UNREADABLE as error:
         raise DataError(f"cannot read the checkpoint {folder}: {error!r}") from error
     if saved_with != method.name:

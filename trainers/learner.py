@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,7 @@ from agentgym.trainers.critic import Critic, value_metrics
 from agentgym.trainers.lora import adapter_off, has_adapter
 from agentgym.trainers.method import Chain, Forward, Loss, MiniBatchWeights, Need
 from agentgym.trainers.optim import OptimOptions
+from agentgym.trainers.prefix_copies import CopyScorer, PrefixCopies
 from agentgym.trainers.rows import is_one_step, micro_batches, mini_batches
 from agentgym.trainers.updater import Updater
 
@@ -68,7 +69,11 @@ class Learner:
         if Need.REFERENCE in needs and not (reference is None and has_adapter(model)):
             frozen = copy.deepcopy(model) if reference is None else reference
             self._reference = CausalLM(frozen.requires_grad_(False), compute)
+        self._copies: CopyScorer | None = None
+        if Need.ANSWER_SCORES in needs:
+            self._copies = CopyScorer(self._lm, options.micro_batch_tokens)
         self._updater = Updater(model, options, steps)
+        self._scored_after: int | None = None  # updates made when a batch was scored last
 
     # Before the update ------------------------------------------------------------------------
 
@@ -105,7 +110,18 @@ class Learner:
         """
         batch = _at(batch, temperature)
         batch = self._scores(self._lm, batch).into(batch)
+        self._scored_after = self._updater.updates
         return self._with_others(corrected(batch, self._options.correction))
+
+    def score_answers(self, asked: Sequence[PrefixCopies]) -> list[list[float]]:
+        """Return how likely answers are after prefixes (see :class:`CopyScorer`).
+
+        Raises:
+            UsageError: The learner was built without answer scores among its needs.
+        """
+        if self._copies is None:
+            raise UsageError("the learner was built without ANSWER_SCORES; give it that need")
+        return self._copies(asked)
 
     def _with_others(self, batch: Batch) -> Batch:
         """Return the batch with what the reference and the critic say."""
@@ -147,7 +163,8 @@ class Learner:
             DivergedError: A loss or its gradient was not finite three times in a row.
             UsageError: The method needs a reference or values, and the learner was built without.
         """
-        missing = (method.needs & (Need.REFERENCE | Need.VALUES)) & ~self._needs
+        built_in = Need.REFERENCE | Need.VALUES | Need.CURRENT_LOGPROB
+        missing = (method.needs & built_in) & ~self._needs
         if missing:
             raise UsageError(
                 f"the method needs {missing.name}, and the learner was built without; give it the"
@@ -191,6 +208,8 @@ class Learner:
             Metrics of the steps; none of one that was skipped, because loss or gradient were not
             finite.
         """
+        if Need.CURRENT_LOGPROB in self._needs:
+            method.hold_back(mini_batch, self._current_logprob(mini_batch), step)
         sums: defaultdict[str, float] = defaultdict(float)
         watched: dict[str, list[Tensor]] = {}
         for forward in self._forwards(mini_batch, step, scores):
@@ -213,6 +232,13 @@ class Learner:
         if self._critic is not None and mini_batch.value_target_BT is not None:
             metrics |= self._critic.update(mini_batch, step)
         return metrics
+
+    def _current_logprob(self, mini_batch: Batch) -> Tensor:
+        """Return the log-probabilities of a mini-batch by the weights as they are."""
+        scored_now = self._updater.updates == self._scored_after and not mini_batch.replayed
+        if scored_now and mini_batch.old_logprob_BT is not None:
+            return mini_batch.old_logprob_BT
+        return self._scores(self._lm, mini_batch).logprob_BT
 
     def _forwards(self, mini_batch: Batch, step: int, scores: _Scores | None) -> Iterator[Forward]:
         """Run the model over a mini-batch, a micro-batch at a time.

@@ -29,6 +29,7 @@ class Need(Flag):
     NOTHING = 0
     ENTROPY = auto()  # of each token, before advantages and prepare
     OLD_LOGPROB = auto()  # of each token, before advantages and prepare
+    CURRENT_LOGPROB = auto()  # of each token of a mini-batch, before its optimiser step
     ENTROPY_GRADIENT = auto()  # of each token, differentiable, in the loss
     REFERENCE = auto()  # log-probabilities of a frozen reference model
     VALUES = auto()  # of a critic
@@ -57,6 +58,24 @@ class RewardOptions(BaseModel):
     scale: float = 1.0
     outcome: Literal["won", "score"] = "won"
     format_penalty: float = Field(default=0.1, ge=0)
+
+
+class AnswerOptions(Options):
+    """How the gold answer is scored where a method needs to know how likely it is."""
+
+    answer: Literal["environment", "expert"] = Field(
+        "environment",
+        description="what the answer is: the environment's, or the expert's remaining plan, for"
+        " environments without an answer",
+    )
+    answer_template: str | None = Field(
+        None,
+        description="how an answer is written at the beginning of a turn, with {answer} in it;"
+        " by default as the prompt's action format demands",
+    )
+    scored_by: Literal["learner", "sampler"] = Field(
+        "learner", description="where answers are scored: the learner takes one pass a trajectory"
+    )
 
 
 class MiniBatchWeights:
@@ -174,6 +193,11 @@ class Method(Generic[OptionsT]):
         """What must be there, or the run refuses to start."""
         return Need.NOTHING
 
+    @property
+    def answers(self) -> AnswerOptions | None:
+        """How gold answers are scored, for a method that needs it."""
+        return None
+
     def collect(
         self, branching: Branching | None, group_size: int, seed: str, step: int
     ) -> Branching | None:
@@ -205,6 +229,22 @@ class Method(Generic[OptionsT]):
     def prepare(self, batch: Batch, step: int) -> None:
         """Note what the loss needs to know of the whole step, just before the update."""
 
+    def hold_back(
+        self, mini_batch: Batch, logprob_BT: Tensor, held_BT: Tensor, step: int
+    ) -> Tensor:
+        """Return which tokens of a mini-batch get no gradient of the surrogate, just before it.
+
+        Called only where the chain needs ``CURRENT_LOGPROB``. What is held back beyond the base's
+        clip is for :meth:`loss` to leave out, whose rows are :attr:`Forward.rows` of these.
+
+        Args:
+            mini_batch: All rows of an optimiser step.
+            logprob_BT: Of its tokens, by the weights as they are; no gradient.
+            held_BT: Boolean; what the links before hold back.
+            step: Counted from 1.
+        """
+        return held_BT
+
     def loss(self, forward: Forward, loss: Loss) -> Loss:
         """Return the loss of some rows, with terms added or changed."""
         return loss
@@ -221,7 +261,7 @@ class Method(Generic[OptionsT]):
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Return what is remembered, as JSON holds it."""
+        """Return what is remembered: what JSON holds, and tensors."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -251,6 +291,12 @@ class Chain:
         for link in self.links:
             needs |= link.needs
         return needs
+
+    @property
+    def answers(self) -> AnswerOptions | None:
+        """How gold answers are scored; None where no link needs it."""
+        wanted = (link.answers for link in self.links if Need.ANSWER_SCORES in link.needs)
+        return next(wanted, None)
 
     def collect(self, group_size: int, seed: str, step: int) -> Branching | None:
         """Return what plans the episodes of a round of play; None plays flat groups."""
@@ -283,6 +329,13 @@ class Chain:
         for link in self.links:
             link.prepare(batch, step)
 
+    def hold_back(self, mini_batch: Batch, logprob_BT: Tensor, step: int) -> Tensor:
+        """Return which tokens of a mini-batch get no gradient of the surrogate, as booleans."""
+        held_BT = torch.zeros(mini_batch.mask_BT.shape, dtype=torch.bool)
+        for link in self.links:
+            held_BT = link.hold_back(mini_batch, logprob_BT, held_BT, step)
+        return held_BT
+
     def loss(self, forward: Forward) -> Loss:
         """Return the loss of some rows."""
         loss = Loss()
@@ -311,7 +364,7 @@ class Chain:
         return {link.name: link.options.model_dump(mode="json") for link in self.links}
 
     def state(self) -> dict[str, Any]:
-        """Return what the links remember, as JSON holds it, by link."""
+        """Return what the links remember, by link: what JSON holds, and tensors."""
         return {link.name: link.state() for link in self.links}
 
     def load_state(self, state: Mapping[str, Any]) -> None:

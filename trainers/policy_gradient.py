@@ -99,8 +99,21 @@ class PolicyGradient(Method[SurrogateOptionsT]):
         assert batch.ref_logprob_BT is not None
         return o.kl_coef * kl_estimate(batch.old_logprob_BT, batch.ref_logprob_BT, o.kl)
 
+    def hold_back(
+        self, mini_batch: Batch, logprob_BT: Tensor, held_BT: Tensor, step: int
+    ) -> Tensor:
+        """Return where the clip holds the gradient back."""
+        assert mini_batch.old_logprob_BT is not None
+        assert mini_batch.advantage_BT is not None
+        log_ratio_BT = logprob_BT - mini_batch.old_logprob_BT
+        o = self.options
+        return held_BT | clipped(log_ratio_BT, mini_batch.advantage_BT, o.clip_low, o.clip_high)
+
     def loss(self, forward: Forward, loss: Loss) -> Loss:
-        """Return surrogate, divergence from the reference and entropy bonus."""
+        """Return surrogate, divergence from the reference and entropy bonus.
+
+        What is replayed has no divergence: nobody asked the reference about it.
+        """
         o, batch = self.options, forward.batch
         assert batch.old_logprob_BT is not None
         assert batch.advantage_BT is not None
@@ -114,7 +127,7 @@ class PolicyGradient(Method[SurrogateOptionsT]):
         if batch.correction_BT is not None:
             surrogate_BT = surrogate_BT * batch.correction_BT
         loss = loss.with_term("policy", Term(surrogate_BT, weight_BT))
-        if o.kl_coef:
+        if o.kl_coef and not batch.replayed:
             assert batch.ref_logprob_BT is not None
             kl_BT = kl_estimate(forward.logprob_BT, batch.ref_logprob_BT, o.kl)
             loss = loss.with_metric("actor/ref_kl", kl_BT, mean_BT)

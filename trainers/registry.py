@@ -22,14 +22,17 @@ BUILT_IN: Mapping[str, str] = {
     "aepo": "agentgym.trainers.aepo:AEPO",
     "arpo": "agentgym.trainers.arpo:ARPO",
     "dapo": "agentgym.trainers.dapo:DAPO",
+    "drbot": "agentgym.trainers.drbot:DrBoT",
     "drgrpo": "agentgym.trainers.drgrpo:DrGRPO",
     "empg": "agentgym.trainers.empg:EMPG",
     "epo": "agentgym.trainers.epo:EPO",
     "gigpo": "agentgym.trainers.gigpo:GiGPO",
     "grpo": "agentgym.trainers.grpo:GRPO",
+    "igpo": "agentgym.trainers.igpo:IGPO",
     "ppo": "agentgym.trainers.ppo:PPO",
     "reinforce++": "agentgym.trainers.reinforce_pp:ReinforcePP",
     "rloo": "agentgym.trainers.rloo:RLOO",
+    "spear": "agentgym.trainers.spear:SPEAR",
 }
 
 
