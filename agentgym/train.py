@@ -36,10 +36,11 @@ from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
 from agentgym.provenance import commit
+from agentgym.trainers.answer_scores import answer_scorer, refuse_without_answers
 from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
 from agentgym.trainers.learner import Learner
-from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.loop import Parts, Plan, train
+from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder
@@ -91,7 +92,7 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     """
     latest = RunFolder.open(folder).latest_checkpoint() if resume else RunFolder.refuse(folder)
     method = build_chain(config.method, config.steps, config.reward)
-    tasks, _ = _suites(config)
+    tasks, _ = _suites(config, method)
     episodes = config.rollout.tasks_per_step * config.rollout.group_size
     resolve_model(config.policy.model)
     return [
@@ -158,7 +159,8 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     prompt = prompt_of(asked.model, policy.prompt, env, asked.template, asked.context)
     script = Script(prompt, policy.tokenizer)
     model = Model(config.policy.model, policy, script, config.policy.sampling)
-    tasks, suites = _suites(config)
+    tasks, suites = _suites(config, method)
+    answers = answer_scorer(method, script, learner, policy)
     about = _about() | {"suites": suites}
     run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), about)
     run.cut(done)
@@ -187,21 +189,24 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             report=reporter.step,
             say=reporter.say,
             interrupted=interrupted,
+            answers=answers,
         )
         train(parts, _plan(config), done)
     return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))
 
 
-def _suites(config: Config) -> tuple[tuple[str, ...], dict[str, str]]:
+def _suites(config: Config, method: Chain) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the tasks to train on, and the digests of both suites by name.
 
     Raises:
-        UsageError: A suite or task type is not there, or what would be trained on is held out.
+        UsageError: A suite or task type is not there, what would be trained on is held out, or
+            the method needs an answer that is not there.
     """
     trained, measured = make_env(env_spec(config)), make_env(env_spec(config, config.eval.suite))
     with closing(trained), closing(measured):
         if trained.suite.held_out:
             raise UsageError(f"{trained.suite.name} is held out: nothing is learnt from it")
+        refuse_without_answers(method, trained)
         tasks_of(measured, config.eval.task_types)
         digests = {env.suite.name: env.suite.digest for env in (trained, measured)}
         return tasks_of(trained, config.env.task_types), digests

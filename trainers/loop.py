@@ -15,6 +15,7 @@ from agentgym.errors import AgentGymError, UsageError
 from agentgym.policies.conversation import Conversation
 from agentgym.policies.hf import HFPolicy
 from agentgym.rollout import RolloutOptions, SamplingOptions, collect_groups
+from agentgym.trainers.answer_scores import AnswerScorer
 from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
 from agentgym.trainers.collect import Collected, Play, collect, spare_tasks
@@ -67,6 +68,7 @@ class Parts:
     report: Callable[[dict[str, float]], None]
     say: Callable[[str], None]
     interrupted: Callable[[], bool]
+    answers: AnswerScorer | None = None  # where the method needs answer scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             with clock.stage("rollout"):
                 tasks = draw_tasks(parts.tasks, plan, step)
                 spare = spare_tasks(parts.tasks, tasks, plan.seed, step)
-                found = collect(_play(parts, plan, step), method, tasks, spare, step)
+                play = _scoring(_play(parts, plan, step), parts, clock, f"{plan.seed}:{step}")
+                found = collect(play, method, tasks, spare, step)
             if found.broken:
                 parts.say(f"step {step}: {found.what_broke()}")
             _refuse_nothing(found, plan, step)
@@ -167,6 +170,20 @@ def _play(parts: Parts, plan: Plan, step: int) -> Play:
         )
 
     return play
+
+
+def _scoring(play: Play, parts: Parts, clock: Clock, seed: str) -> Play:
+    """Return what plays, and then scores gold answers if the method needs to know them."""
+    score = parts.answers
+    if score is None:
+        return play
+
+    def play_and_score(tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
+        groups, broken = play(tasks)
+        with clock.stage("answers"):
+            return score(groups, parts.pool, seed), broken
+
+    return play_and_score
 
 
 def _refuse_nothing(found: Collected, plan: Plan, step: int) -> None:

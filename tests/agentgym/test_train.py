@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -139,8 +140,9 @@ def test_a_run_that_died_between_steps_goes_on_as_if_it_had_not(
         {"method": {"name": "epo", "base": "ppo", "kl_coef": 0.1}},
         {"policy": {"lora": {"rank": 2}}, "method": {"name": "ppo", "kl_coef": 0.1}},
         {"policy": {"dtype": "bfloat16"}, "optim": {"gradient_checkpointing": True}},
+        {"method": {"name": "igpo:curriculum"}},
     ],
-    ids=["critic", "lora", "bfloat16"],
+    ids=["critic", "lora", "bfloat16", "answer scores"],
 )
 def test_with_all_that_a_learner_may_have_a_resumed_run_is_the_unbroken_one(
     changes: dict[str, object], model: Path, tmp_path: Path
@@ -153,6 +155,42 @@ def test_with_all_that_a_learner_may_have_a_resumed_run_is_the_unbroken_one(
     (folder / "checkpoints" / "latest").write_text("step_000001")
     run_training(resumed_config(folder), folder, QUIET, resume=True)
     assert_the_same_run(tmp_path / "whole", folder, step=2)
+
+
+@pytest.mark.parametrize("answer", ["environment", "expert"])
+@pytest.mark.parametrize("context", ["full", "window(1)"])
+def test_learner_and_sampler_score_answers_alike_in_every_context(
+    answer: str, context: str, model: Path, tmp_path: Path
+) -> None:
+    if context != "full":  # a model that carries no prompt reads in any context
+        shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("prompt.json"))
+        model = tmp_path / "bare"
+    gains = []
+    for scored_by in ("learner", "sampler"):
+        changes = {
+            "steps": 1,
+            "eval": {"tasks": 1},
+            "policy": {"context": context},
+            "method": {"name": "igpo", "answer": answer, "scored_by": scored_by},
+        }
+        run_training(load([settings(model), changes]), tmp_path / scored_by, QUIET, resume=False)
+        (metrics,) = lines(tmp_path / scored_by)
+        assert metrics["igpo/unscored"] == 0
+        gains.append(metrics["igpo/gain_abs"])
+    assert gains[0] > 1e-3
+    assert gains[0] == pytest.approx(gains[1], abs=1e-4)
+
+
+def test_a_run_that_needs_an_answer_does_not_begin_where_there_is_none(
+    config: Config, tmp_path: Path
+) -> None:
+    there = {"suite": "alfworld/gen-train"}
+    env = config.env.model_copy(update=there)
+    homeless = config.model_copy(update={"env": env, "method": {"name": "igpo"}})
+    for begin in (dry_run, partial(run_training, reporter=QUIET)):
+        with pytest.raises(UsageError, match="turn_rewards of igpo needs ANSWER_SCORES"):
+            begin(homeless, tmp_path / "new", resume=False)
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_run_with_an_adapter_keeps_it_and_merged_weights(model: Path, tmp_path: Path) -> None:
