@@ -36,6 +36,7 @@ Act = Callable[[TextEnv], Any]
 
 _NAME = "agentgym-worker"
 _NO_GUARD = 76  # exit code of a child whose import of the main module asked for workers
+_STARTS = 3  # of a process that is killed before it is ready
 _GRACE_S = 2.0  # for environments to close before their process is killed
 _KINDS = (UsageError, DataError, EpisodeError, WorkerError, EnvFault)
 
@@ -71,12 +72,25 @@ class WorkerProcess:
         Raises:
             WorkerError: It did not start, or was closed.
         """
-        if self.closed:
-            raise WorkerError("the workers are closed; make a new pool")
+        self._refuse_closed()
         if self._process is not None and self._process.is_alive():
             return
         self.kill()
         _refuse_to_spawn_from_a_starting_worker()
+        starts = 1
+        while (code := self._start_once()) is not None:
+            # What fails by itself fails again; one that was killed by a signal need not.
+            self._refuse_closed()
+            if code >= 0 or starts == _STARTS:
+                raise WorkerError(_failed_start(code))
+            starts += 1
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise WorkerError("the workers are closed; make a new pool")
+
+    def _start_once(self) -> int | None:
+        """Start the process; return None when it is ready, or the exit code that it ended with."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
@@ -86,7 +100,7 @@ class WorkerProcess:
             self._process.start()
         theirs.close()
         self.generation += 1
-        self._wait_until_ready()
+        return self._wait_until_ready()
 
     def make(self, number: int) -> None:
         """Build the environment ``number`` in the process, in place of any other of that number."""
@@ -143,7 +157,7 @@ class WorkerProcess:
             raise kind(value)
         return value
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self) -> int | None:
         assert self._pipe is not None
         try:
             ready = self._pipe.poll(self._start_timeout_s) and self._pipe.recv()
@@ -151,13 +165,14 @@ class WorkerProcess:
             # It has closed its pipe and is about to exit; killing it now would hide its exit code.
             if self._process is not None:
                 self._process.join(_GRACE_S)
-            raise WorkerError(_failed_start(self.kill())) from None
+            return self.kill() or 0
         if not ready:
             self.kill()
             raise WorkerError(
                 f"a worker process did not start within {self._start_timeout_s:g} s; allow more"
                 " with start_timeout_s"
             )
+        return None
 
 
 def fault_of(error: BaseException) -> EnvFault:
@@ -167,11 +182,16 @@ def fault_of(error: BaseException) -> EnvFault:
     return EnvFault(f"the environment raised {type(error).__name__}: {error}{place}")
 
 
-def _failed_start(code: int | None) -> str:
+def _failed_start(code: int) -> str:
     guard = 'put what it runs under `if __name__ == "__main__":`'
     if code == _NO_GUARD:
         main = getattr(sys.modules["__main__"], "__file__", None) or "the program"
         return f"{main} starts worker processes, each of which imports it again; {guard}"
+    if code < 0:
+        return (
+            f"a worker process ended {_ending(code)} before it was ready, and so did others before"
+            " it; if memory has run out, take fewer workers"
+        )
     return (
         f"a worker process ended {_ending(code)} before it was ready; what it said is above. It"
         f" imports the program that started it, which must be a file: {guard}"

@@ -185,6 +185,43 @@ def test_a_worker_killed_from_outside_between_two_steps_is_healed(fragile):
     assert after != before
 
 
+KILLED_AT_ITS_START = """
+import os, signal, sys
+from pathlib import Path
+
+starts = Path({folder!r})
+if any("spawn_main" in word for word in sys.orig_argv) and len(list(starts.iterdir())) < {times}:
+    (starts / str(os.getpid())).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def kill_starts(tmp_path, monkeypatch):
+    """Let the first so many spawned processes be killed before they are ready."""
+
+    def kill(times):
+        starts = tmp_path / "starts"
+        starts.mkdir()
+        script = KILLED_AT_ITS_START.format(folder=str(starts), times=times)
+        (tmp_path / "sitecustomize.py").write_text(script)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return kill
+
+
+def test_a_worker_killed_from_outside_while_it_starts_is_started_again(fragile, kill_starts):
+    kill_starts(2)
+    (_, answer, _), faults, _ = play(fragile, ["count"], step_timeout_s=60.0)
+    assert (answer[0], faults) == ("a 7 1", 0)
+
+
+def test_a_worker_that_is_killed_at_every_start_is_an_error_with_advice(fragile, kill_starts):
+    kill_starts(100)
+    with pytest.raises(WorkerError, match=r"SIGKILL before it was ready, and so did .* memory"):
+        play(fragile, ["count"])
+
+
 def test_the_second_hang_of_an_episode_ends_it_with_its_reason(fragile):
     with pytest.raises(
         EnvFault, match=r"did not answer within 1.5 s in this episode, for the second"
