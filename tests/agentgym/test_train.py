@@ -134,6 +134,17 @@ def test_a_run_that_died_between_steps_goes_on_as_if_it_had_not(
     assert_the_same_run(unbroken, folder)
 
 
+def assert_a_resumed_run_is_the_unbroken_one(config: Config, folder: Path) -> None:
+    """Run two steps, then the second once more from the checkpoint of the first."""
+    whole, resumed = folder / "whole", folder / "resumed"
+    run_training(config, whole, QUIET, resume=False)
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_000002")
+    (resumed / "checkpoints" / "latest").write_text("step_000001")
+    run_training(resumed_config(resumed), resumed, QUIET, resume=True)
+    assert_the_same_run(whole, resumed, step=2)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -148,13 +159,28 @@ def test_with_all_that_a_learner_may_have_a_resumed_run_is_the_unbroken_one(
     changes: dict[str, object], model: Path, tmp_path: Path
 ) -> None:
     config = load([settings(model), {"steps": 2, "eval": {"tasks": 1}}, changes])
-    run_training(config, tmp_path / "whole", QUIET, resume=False)
-    folder = tmp_path / "resumed"
-    shutil.copytree(tmp_path / "whole", folder)
-    shutil.rmtree(folder / "checkpoints" / "step_000002")
-    (folder / "checkpoints" / "latest").write_text("step_000001")
-    run_training(resumed_config(folder), folder, QUIET, resume=True)
-    assert_the_same_run(tmp_path / "whole", folder, step=2)
+    assert_a_resumed_run_is_the_unbroken_one(config, tmp_path)
+
+
+def test_what_was_remembered_before_a_run_stopped_is_replayed_after_it(
+    model: Path, tmp_path: Path
+) -> None:
+    spear = {
+        "name": "spear",
+        "warmup_steps": 1,
+        "buffer_size": 1,
+        "filters": [],  # a random model follows no format
+        "clip_cov_ratio": 0.5,
+        "clip_cov_low": -99.0,
+    }
+    changes = {"steps": 2, "eval": {"tasks": 1}, "method": spear}
+    assert_a_resumed_run_is_the_unbroken_one(load([settings(model), changes]), tmp_path)
+    first, second = lines(tmp_path / "resumed")
+    assert "replay/loss/policy" not in first
+    assert second["spear/replayed"] == 1
+    assert second["replay/optim/grad_norm"] > 0
+    assert second["spear/chosen"] > 0
+    assert second["optim/updates"] == 3
 
 
 @pytest.mark.parametrize("answer", ["environment", "expert"])

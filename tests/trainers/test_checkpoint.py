@@ -1,15 +1,24 @@
 """What a checkpoint brings back, and how a broken one is refused."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from agentgym.errors import DataError, UsageError
-from agentgym.trainers.checkpoint import OPTIMIZER, PROGRESS, load_trainer_state
-from agentgym.trainers.method import Chain
+from agentgym.trainers.checkpoint import (
+    OPTIMIZER,
+    PROGRESS,
+    TENSORS,
+    load_trainer_state,
+    save_checkpoint,
+)
+from agentgym.trainers.method import Chain, Method, Options
 from agentgym.trainers.registry import build_chain
+from agentgym.trainers.run_folder import RunFolder
 
 
 class FakeLearner:
@@ -19,6 +28,36 @@ class FakeLearner:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.state = state
+
+    def state_dict(self) -> dict[str, int]:
+        return {"updates": 4}
+
+
+class FakePolicy:
+    """Has nothing to save."""
+
+    model = torch.nn.Linear(1, 1)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+
+
+class Remembering(Method[Options]):
+    """Remembers what it is told."""
+
+    name = "remembering"
+    told: Mapping[str, Any]
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.told)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.told = state
+
+
+def remembering() -> Chain:
+    base = build_chain({}, steps=10).links[0]
+    return Chain("x", [base, Remembering(Options(), 10)])
 
 
 def epo() -> Chain:
@@ -57,6 +96,39 @@ def test_a_broken_checkpoint_is_one_clear_error_and_changes_nothing(
     with pytest.raises(DataError, match="cannot read the checkpoint"):
         load_trainer_state(checkpoint, learner, method)  # type: ignore[arg-type]
     assert learner.state is None
+
+
+def test_a_methods_tensors_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
+    method = remembering()
+    method.load_state({"grpo": {}, "remembering": {"n": 3, "of": {"x": torch.arange(4.0)}}})
+    save_checkpoint(RunFolder(tmp_path), FakeLearner(), method, FakePolicy(), 2, keep=1)  # type: ignore[arg-type]
+    folder = tmp_path / "checkpoints" / "step_000002"
+    written = json.loads((folder / PROGRESS).read_text())["state"]["remembering"]
+    assert written == {"n": 3, "of": {"x": {"tensor of": "remembering.of.x"}}}
+    other = remembering()
+    load_trainer_state(folder, FakeLearner(), other)  # type: ignore[arg-type]
+    found = other.state()["remembering"]
+    assert found["n"] == 3
+    assert torch.equal(found["of"]["x"], torch.arange(4.0))
+
+
+@pytest.mark.parametrize("content", [b"", b"no such thing", b"\xff" * 99, None])
+def test_tensors_that_are_lost_are_one_clear_error(tmp_path: Path, content: bytes | None) -> None:
+    method = remembering()
+    method.load_state({"grpo": {}, "remembering": {"x": torch.arange(4.0)}})
+    save_checkpoint(RunFolder(tmp_path), FakeLearner(), method, FakePolicy(), 2, keep=1)  # type: ignore[arg-type]
+    folder = tmp_path / "checkpoints" / "step_000002"
+    if content is None:
+        (folder / TENSORS).unlink()
+    else:
+        (folder / TENSORS).write_bytes(content)
+    with pytest.raises(DataError, match="cannot read the checkpoint"):
+        load_trainer_state(folder, FakeLearner(), remembering())  # type: ignore[arg-type]
+
+
+def test_a_method_without_tensors_has_no_such_file(tmp_path: Path) -> None:
+    save_checkpoint(RunFolder(tmp_path), FakeLearner(), epo(), FakePolicy(), 2, keep=1)  # type: ignore[arg-type]
+    assert not (tmp_path / "checkpoints" / "step_000002" / TENSORS).exists()
 
 
 def test_a_checkpoint_of_another_method_is_refused_before_anything_is_loaded(
