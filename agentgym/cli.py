@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from agentgym import __version__, cli_envs, cli_eval, cli_play, cli_train
+from agentgym import __version__, cli_envs, cli_eval, cli_methods, cli_play, cli_train
 from agentgym.console import say, warn
 from agentgym.errors import AgentGymError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_envs.app)
+app.add_typer(cli_methods.app)
 app.command(
     "eval", epilog="Example: agentgym eval --suite alfworld/gen-unseen --policy random -n 20"
 )(cli_eval.eval_)

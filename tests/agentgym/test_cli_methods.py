@@ -1,0 +1,33 @@
+"""``agentgym methods``."""
+
+from collections.abc import Callable
+from typing import Any
+
+Run = Callable[..., Any]
+
+
+def test_the_list_has_every_method_with_what_it_stands_on(agentgym: Run) -> None:
+    said = agentgym("methods", "list").out
+    row = next(line for line in said.splitlines() if line.startswith("epo "))
+    assert "grpo, ppo" in row
+    assert "released" in row
+    assert any(line.startswith("sft ") for line in said.splitlines())
+
+
+def test_a_method_is_explained_with_its_equation_and_every_default(agentgym: Run) -> None:
+    said = agentgym("methods", "explain", "epo").out
+    assert "L_base - lambda" in said
+    assert "needs: entropy gradient" in said
+    assert "kappa_high" in said
+    assert "epo:restoring" in said
+
+
+def test_a_preset_is_explained_with_what_it_changes(agentgym: Run) -> None:
+    said = agentgym("methods", "explain", "epo:restoring").out
+    assert "alpha                2.0 (preset)" in said
+
+
+def test_an_unknown_method_is_answered_with_the_nearest(agentgym: Run) -> None:
+    ran = agentgym("methods", "explain", "eop")
+    assert ran.code == 2
+    assert "did you mean epo" in ran.err

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from agentgym.errors import UsageError
+from agentgym.trainers.describe import describe, describe_all, hooks, page
+from agentgym.trainers.epo import EPO
+from agentgym.trainers.method import Method, Options
+
+PAGES = Path(__file__).parents[2] / "docs" / "methods"
+
+
+def test_every_option_of_every_method_says_what_it_is() -> None:
+    unexplained = [(d.name, o.name) for d in describe_all() for o in d.options if not o.about]
+    assert unexplained == []
+
+
+def test_every_method_tells_its_paper_and_what_it_does() -> None:
+    for d in describe_all():
+        assert d.paper.startswith("arXiv"), d.name
+        assert len(d.text.splitlines()) > 5, d.name
+
+
+def test_the_pages_are_what_the_methods_say_of_themselves() -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in PAGES.glob("*.md")}
+    told = {f"{d.name}.md": page(d) for d in describe_all()}
+    assert written == told, "run python scripts/write_method_pages.py"
+
+
+def test_hooks_are_those_that_a_method_overrides() -> None:
+    class Quiet(Method[Options]):
+        name = "quiet"
+
+    assert hooks(Quiet) == ()
+    assert hooks(EPO) == ("prepare", "loss", "observe")
+
+
+def test_a_preset_is_described_with_its_values() -> None:
+    released = {o.name: o for o in describe("epo:released").options}
+    assert (released["penalty"].value, released["penalty"].of_preset) == ('"indicator"', True)
+    assert (released["alpha"].value, released["alpha"].of_preset) == ("0.1", False)
+    assert ("kl_coef", "0.01") in describe("epo:released").base_options
+
+
+def test_a_refused_preset_is_told_with_its_reason() -> None:
+    assert "code" in describe("empg").refused["released"]
+
+
+@pytest.mark.parametrize(("called", "word"), [("epoo", "epo"), ("epo:release", "released")])
+def test_an_unknown_name_is_answered_with_the_nearest(called: str, word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        describe(called)
