@@ -18,6 +18,7 @@ from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 from agentgym.errors import DataError, EnvFault
 
 _OPTIONS = (
+    "-Xms64m",
     "-Xmx640m",
     "-Xss512k",
     "-XX:+UseSerialGC",

@@ -138,7 +138,8 @@ def script(folder: Path, text: str) -> Path:
 
 @pytest.mark.usefixtures("no_java")
 def test_java_on_the_path_is_good_enough(tmp_path: Path) -> None:
-    assert find_java() == script(tmp_path, "exit 0")
+    java = script(tmp_path, "exit 0")
+    assert find_java() == java
 
 
 @pytest.mark.usefixtures("no_java")
