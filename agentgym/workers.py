@@ -205,7 +205,7 @@ class WorkerPool:
 
     Attributes:
         capacity: How many workers are lent at once; a further one waits. None is any number:
-            inline, or where a process may hold many environments.
+            where a process may hold as many environments as one likes.
 
     Raises:
         UsageError: A number is out of range, or what building the environment raises.
@@ -230,7 +230,8 @@ class WorkerPool:
         self.suite = env.suite.name
         count = max(workers, int(env.needs_process))
         self._homes = [_Home(WorkerProcess(spec, start_timeout_s)) for _ in range(count)]
-        self.capacity: int | None = count if env.needs_process else None
+        copies = 1 if env.needs_process else env.copies_per_process
+        self.capacity: int | None = None if copies is None else copies * max(count, 1)
         self._idle: deque[Worker] = deque()
         self._made: list[Worker] = []
         if self._homes:

@@ -84,6 +84,8 @@ class TextEnv(gymnasium.Env[str, str]):
     default_max_turns: ClassVar[int]
     needs_process: bool = False
     """Whether each copy must live in a process of its own (it keeps global state, or leaks)."""
+    copies_per_process: ClassVar[int | None] = None
+    """How many copies a process should hold at once, where each is heavy; None is any number."""
     has_expert: ClassVar[bool] = False
     has_answer: ClassVar[bool] = False
     """Whether every info has the gold ``answer``."""

@@ -15,7 +15,7 @@ from typing import ClassVar, TypeVar
 from agentgym.envs.base import Outcome, TextEnv
 from agentgym.envs.scienceworld_game import PERFECT, Game, Variation, gold_path
 from agentgym.envs.scienceworld_jvm import SimulatorLost
-from agentgym.envs.scienceworld_simulators import POOL, IsolatedSimulator
+from agentgym.envs.scienceworld_simulators import POOL, SIMULATORS, IsolatedSimulator
 from agentgym.envs.scienceworld_tasks import SELECTIONS, is_electrical, parse_id, task_ids
 from agentgym.errors import UsageError, unknown
 from agentgym.types import Info, Suite
@@ -56,6 +56,7 @@ class ScienceWorldEnv(TextEnv):
     name: ClassVar[str] = "scienceworld"
     default_suite: ClassVar[str] = "scienceworld/short-train"
     default_max_turns: ClassVar[int] = 100
+    copies_per_process: ClassVar[int | None] = SIMULATORS
     has_expert: ClassVar[bool] = True
 
     def __init__(

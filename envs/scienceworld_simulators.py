@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from agentgym.envs.scienceworld_jvm import Jvm, guarded
 
-SIMULATORS = 8
+SIMULATORS = 16
 """How many simulators a Java process holds at most; its heap is bounded for so many."""
 
 _SCRAMBLE = 0x5DEECE66D  # what java.util.Random.setSeed does to a seed before it is the state

@@ -361,6 +361,16 @@ def test_an_environment_that_must_be_alone_has_a_process_each_and_the_others_wai
     assert asyncio.run(run()) == (2, 2, 2)
 
 
+@pytest.mark.parametrize(("workers", "capacity"), [(0, 3), (1, 3), (2, 6)])
+def test_of_heavy_environments_a_process_holds_no_more_than_it_should(
+    fragile, monkeypatch, workers, capacity
+):
+    monkeypatch.setattr(registry.env_class("fragile"), "copies_per_process", 3)
+    pool = WorkerPool(fragile, workers)
+    assert pool.capacity == capacity
+    pool.close()
+
+
 def test_an_environment_that_must_be_alone_gets_a_process_without_being_asked_for(fragile):
     assert WorkerPool(fragile).capacity is None
     pool = WorkerPool(alone(fragile))
