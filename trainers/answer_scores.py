@@ -168,8 +168,9 @@ def expert_plans(
 ) -> list[list[str | None]]:
     """Return what the expert would do from each turn on to the end, one action a line.
 
-    Each turn is restored from the episode's actions and played to its end by the expert, as far
-    as the episode's turns allow. None where the expert knows no way.
+    Each turn is restored from the episode's actions and played to its end by the expert. None
+    where the expert knows no way, or none in the turns that are left: half a plan is another
+    answer.
 
     Args:
         trajectories: The episodes.
@@ -195,13 +196,14 @@ def expert_plans(
 
 async def _remaining_plan(worker: Worker, start: Snapshot) -> str | None:
     plan: list[str] = []
+    truncated = False
     try:
         await worker.restore(start)
-        over = False
-        while not over and (action := await worker.expert()) is not None:
+        while not truncated and (action := await worker.expert()) is not None:
             plan.append(action)
             _, _, terminated, truncated, _ = await worker.step(action)
-            over = terminated or truncated
+            if terminated:
+                return "\n".join(plan)
     except EnvFault:
         return None
-    return "\n".join(plan) or None
+    return None

@@ -165,14 +165,14 @@ def test_the_experts_remaining_plan_begins_where_the_turn_does() -> None:
     assert found == [[both, f"back\n{both}", both]]
 
 
-def test_where_the_expert_is_out_of_turns_its_plan_ends() -> None:
+def test_a_plan_that_does_not_end_in_the_turns_that_are_left_is_none() -> None:
     options = {"suite": "corridor/train", "max_turns": 3}
     env = CorridorEnv("corridor/train")
     _, info = env.reset(seed=0, options={"task": "train-000"})
     right = info["goal"].removeprefix("follow ")
     with closing(WorkerPool(EnvSpec("corridor", options))) as pool:
         found = expert_plans([corridor_episode("what", "what", "what")], pool, "0:1")
-    assert found == [[f"{right}\n{right}", f"{right}\n{right}", right]]
+    assert found == [[f"{right}\n{right}", f"{right}\n{right}", None]]
 
 
 def test_a_lost_expert_has_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
