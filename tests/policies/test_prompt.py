@@ -59,6 +59,20 @@ def test_admissible_actions_are_left_out_where_an_environment_names_none():
     assert "admissible" not in none
 
 
+def test_templates_of_actions_and_objects_stand_where_actions_are_too_many_to_list():
+    prompt = load_prompt("scienceworld", "tags", "window(2)")
+    shown = dataclasses.replace(
+        VIEW, admissible_actions=None, templates=("eat OBJ", "wait"), objects=("apple", "red cup")
+    )
+    said = prompt.opening(shown)[0]["content"]
+    assert "The actions are: eat OBJ, wait\n" in said
+    assert (
+        "OBJ stands for one of these objects, written without an article: apple, red cup\n" in said
+    )
+    none = prompt.opening(dataclasses.replace(shown, templates=(), objects=()))[0]["content"]
+    assert "OBJ" not in none
+
+
 @pytest.mark.parametrize("text", ["window", "window(-1)", "window(two)", "Full", ""])
 def test_an_unknown_context_is_refused(text):
     with pytest.raises(UsageError, match=r"full or window\(k\)"):
