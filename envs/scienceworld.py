@@ -39,8 +39,8 @@ class ScienceWorldEnv(TextEnv):
 
     Args:
         suite: ``scienceworld/train``, ``dev`` or ``test`` (the simulator's); ``L0-``, ``L1-`` or
-            ``L2-train`` or ``-test`` (the papers'); ``panel-test``, ``short-train`` or
-            ``short-test`` (for quick looks).
+            ``L2-train`` or ``-test`` (the papers'); ``panel-test``, ``short-train``,
+            ``short-test`` or ``short-panel-test`` (for quick looks).
         max_turns: Actions an episode may take; 100 by default.
         simplifications: Names separated by commas, of :data:`SIMPLIFICATIONS`; empty for none.
             ``easy`` is all but ``openContainers``; in tasks about electricity it leaves out

@@ -81,6 +81,7 @@ SHORT = frozenset(
 """Tasks that take few steps: find something and bring it, or point at it."""
 
 PANEL = 5  # variations a task
+SHORT_PANEL = 10
 
 _ALL = frozenset(VARIATIONS)
 
@@ -114,6 +115,13 @@ SELECTIONS: Mapping[str, Selection] = {
     ),
     "short-test": Selection(
         "test", "test variations of the 7 shortest tasks", SHORT, official=False
+    ),
+    "short-panel-test": Selection(
+        "test",
+        f"{SHORT_PANEL} test variations of each of the 7 shortest tasks, spread evenly",
+        SHORT,
+        at_most=SHORT_PANEL,
+        official=False,
     ),
 }
 """The named sets, without ``scienceworld/``."""

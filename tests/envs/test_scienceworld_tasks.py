@@ -52,6 +52,7 @@ def test_the_splits_cut_every_task_without_overlap() -> None:
         ("panel-test", 149),  # 30 tasks x 5, one of which has 4 test variations
         ("short-train", 786),  # 4 x 150 + 3 x 62
         ("short-test", 396),  # 4 x 75 + 3 x 32
+        ("short-panel-test", 70),  # 7 tasks x 10
     ],
 )
 def test_a_suite_has_as_many_tasks_as_it_should(name: str, size: int) -> None:
