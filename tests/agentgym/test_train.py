@@ -162,6 +162,17 @@ def test_with_all_that_a_learner_may_have_a_resumed_run_is_the_unbroken_one(
     assert_a_resumed_run_is_the_unbroken_one(config, tmp_path)
 
 
+def test_a_run_that_branches_goes_on_as_if_it_had_not_stopped(model: Path, tmp_path: Path) -> None:
+    # The entropies of a random model hardly change: let any change do, runs of branchings too.
+    aepo = {"name": "aepo", "alpha": 1.0}
+    changes = {"steps": 2, "eval": {"tasks": 1}, "rollout": {"group_size": 4}, "method": aepo}
+    assert_a_resumed_run_is_the_unbroken_one(load([settings(model), changes]), tmp_path)
+    for metrics in lines(tmp_path / "resumed"):
+        assert metrics["tree/branches"] > 0
+        assert metrics["tree/fresh"] + metrics["tree/branches"] == 2 * 4
+        assert metrics["aepo/factor_max"] > 1
+
+
 def test_what_was_remembered_before_a_run_stopped_is_replayed_after_it(
     model: Path, tmp_path: Path
 ) -> None:

@@ -130,6 +130,30 @@ def test_an_observation_that_was_not_answered_is_in_no_row(tokenizer):
         assert conversation.rows()[0].ids[-1] == 50
 
 
+@pytest.mark.parametrize("context", ["full", "window(2)"])
+def test_a_fork_goes_on_by_itself_as_if_it_had_been_alone(context, tokenizer):
+    script = Script(load_prompt("alfworld", "tags", context), tokenizer)
+
+    def go_on(conversation, turn, said):
+        context = conversation.observe(View(f"room {turn}", "go", turn, ("look",), None))
+        ids = tuple(tokenizer.encode(said))
+        conversation.say(Sample(ids, (-0.5,) * len(ids), None, "stop", turn))
+        return context
+
+    first, alone = script.begin(), script.begin()
+    for conversation in (first, alone):
+        go_on(conversation, 0, "<action>look</action>")
+    before = first.rows()
+    fork = first.fork()
+    assert fork.rows() == before
+    assert go_on(fork, 1, "<action>go to shelf 2</action>") == go_on(first, 1, "left")
+    go_on(alone, 1, "<action>go to shelf 2</action>")
+    assert first.rows()[-1].ids != fork.rows()[-1].ids
+    assert go_on(fork, 2, "look") == go_on(alone, 2, "look")
+    assert fork.rows() == alone.rows()
+    assert len(first.rows()) == (1 if context == "full" else 2)
+
+
 def test_observing_twice_or_answering_nothing_is_refused(tokenizer):
     conversation = Script(load_prompt("text", "plain", "full"), tokenizer).begin()
     with pytest.raises(EpisodeError, match="call observe first"):

@@ -105,6 +105,35 @@ def test_a_turn_that_was_cut_is_continued_exactly(model_of, tokenizer):
     assert policy.spent.prompt_tokens == 30 + 1
 
 
+def test_a_turn_sampled_in_pieces_is_the_turn_sampled_at_once(model_of, tokenizer):
+    policy = HFPolicy(model_of("llama"), tokenizer)
+    whole_request = request("a", range(20, 50), max_tokens=9)
+    (whole,) = ask(policy, whole_request)
+    for cut in range(1, len(whole.ids)):
+        (first,) = ask(policy, replace(whole_request, session=f"b{cut}", max_tokens=cut))
+        more = replace(
+            whole_request,
+            session=f"b{cut}",
+            ids=whole_request.ids + first.ids,
+            max_tokens=9 - cut,
+            begun=cut,
+        )
+        (rest,) = ask(policy, more)
+        assert first.ids + rest.ids == whole.ids
+        assert (first.finish, rest.finish) == ("length", whole.finish)
+
+
+def test_a_stop_string_is_found_though_a_turn_was_cut_inside_it(model_of, tokenizer):
+    policy = HFPolicy(model_of("llama"), tokenizer)
+    asked = request("a", range(20, 50), max_tokens=6)
+    (whole,) = ask(policy, asked)
+    stop = tokenizer.decode(whole.ids[:3])
+    cut = replace(asked, session="b", stop=(stop,))
+    (first,) = ask(policy, replace(cut, max_tokens=2))
+    (rest,) = ask(policy, replace(cut, ids=cut.ids + first.ids, max_tokens=4, begun=2))
+    assert (len(first.ids), len(rest.ids), rest.finish) == (2, 1, "stop")
+
+
 def test_a_fork_goes_its_own_way_from_what_both_have_read(model_of, tokenizer):
     model = model_of("llama")
     policy = HFPolicy(model, tokenizer)
