@@ -11,7 +11,6 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -25,10 +24,12 @@ from agentgym.trainers.causal_lm import CausalLM
 from agentgym.trainers.correction import corrected, correction_metrics
 from agentgym.trainers.critic import Critic, value_metrics
 from agentgym.trainers.lora import adapter_off, has_adapter
-from agentgym.trainers.method import Chain, Forward, Loss, MiniBatchWeights, Need
+from agentgym.trainers.method import Chain, Forward, MiniBatchWeights, Need
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.prefix_copies import CopyScorer, PrefixCopies
 from agentgym.trainers.rows import is_one_step, micro_batches, mini_batches
+from agentgym.trainers.scores import Scores, at_temperature
+from agentgym.trainers.term_norms import TermNorms
 from agentgym.trainers.updater import Updater
 
 
@@ -96,7 +97,7 @@ class Learner:
             return self.score(batch, temperature)
         if not is_one_step(batch, self._options):
             return self.score(batch, temperature)
-        return self._with_others(_at(batch, temperature))
+        return self._with_others(at_temperature(batch, temperature))
 
     def score(self, batch: Batch, temperature: float) -> Batch:
         """Return the batch with all that the weights as they are now say about it.
@@ -108,7 +109,7 @@ class Learner:
         Raises:
             UsageError: A row begins with a sampled token, which nothing predicts.
         """
-        batch = _at(batch, temperature)
+        batch = at_temperature(batch, temperature)
         batch = self._scores(self._lm, batch).into(batch)
         self._scored_after = self._updater.updates
         return self._with_others(corrected(batch, self._options.correction))
@@ -136,13 +137,8 @@ class Learner:
                 scores = self._scores(self._lm, batch)
         return batch.with_(ref_logprob_BT=scores.logprob_BT)
 
-    @torch.no_grad()
-    def _scores(self, lm: CausalLM, batch: Batch) -> _Scores:
-        scores = _Scores.empty(batch, lm.dtype)
-        for index in micro_batches(batch, self._options.micro_batch_tokens):
-            rows = batch.rows(index)
-            scores.put(index, *lm.score(rows.ids_BT, rows.mask_BT, batch.temperature))
-        return scores
+    def _scores(self, lm: CausalLM, batch: Batch) -> Scores:
+        return Scores.by(lm, batch, self._options.micro_batch_tokens)
 
     # The update -------------------------------------------------------------------------------
 
@@ -170,27 +166,25 @@ class Learner:
                 f"the method needs {missing.name}, and the learner was built without; give it the"
                 " method's needs"
             )
-        scores: _Scores | None = None
+        scores: Scores | None = None
         if batch.old_logprob_BT is None:
             assert is_one_step(batch, self._options)
-            scores = _Scores.empty(batch, self._lm.dtype)
+            scores = Scores.empty(batch, self._lm.dtype)
         self._updater.begin(step)
         if self._critic is not None:
             self._critic.begin(step)
         method.prepare(batch, step)
-        seen: defaultdict[str, list[float]] = defaultdict(list)
-        sources = [("", batch, 1.0), *(("replay/", *item) for item in method.replay(step))]
-        for prefix, source, weight in sources:
-            wanted = scores if source is batch else None
-            draw = f"{self._seed}:{step}"
-            for mini_batch in mini_batches(source, self._options, draw) if weight else ():
-                for name, value in self._step(mini_batch, method, step, weight, wanted).items():
-                    seen[prefix + name].append(value)
+        replays = method.replay(step)
+        seen = self._learn(batch, method, step, 1.0, scores)
         if scores is not None:
             # Where the step was skipped half-way, the weights are still those before the update.
-            batch = scores.into(batch) if scores.whole else self.score(batch, batch.temperature)
+            batch = (scores if scores.whole else self._scores(self._lm, batch)).into(batch)
+        replayed: defaultdict[str, list[float]] = defaultdict(list)
+        for source, weight in replays:
+            for name, values in self._learn(source, method, step, weight).items():
+                replayed[f"replay/{name}"] += values
         return batch, {
-            **{name: fmean(values) for name, values in seen.items()},
+            **{name: fmean(values) for name, values in (seen | replayed).items()},
             **method.metrics(step),
             **correction_metrics(batch, self._options.correction.limit),
             **value_metrics(batch),
@@ -199,8 +193,24 @@ class Learner:
             "optim/skipped": float(self._updater.skipped),
         }
 
+    def _learn(
+        self,
+        batch: Batch,
+        method: Chain,
+        step: int,
+        weight: float,
+        scores: Scores | None = None,
+    ) -> dict[str, list[float]]:
+        """Go through a batch, if its loss has a weight; return the metrics of each mini-batch."""
+        seen: defaultdict[str, list[float]] = defaultdict(list)
+        draw = f"{self._seed}:{step}"
+        for mini_batch in mini_batches(batch, self._options, draw) if weight else ():
+            for name, value in self._step(mini_batch, method, step, weight, scores).items():
+                seen[name].append(value)
+        return seen
+
     def _step(
-        self, mini_batch: Batch, method: Chain, step: int, weight: float, scores: _Scores | None
+        self, mini_batch: Batch, method: Chain, step: int, weight: float, scores: Scores | None
     ) -> dict[str, float]:
         """Take one optimiser step, and one of the critic where it has targets.
 
@@ -211,10 +221,10 @@ class Learner:
         if Need.CURRENT_LOGPROB in self._needs:
             method.hold_back(mini_batch, self._current_logprob(mini_batch), step)
         sums: defaultdict[str, float] = defaultdict(float)
-        watched: dict[str, list[Tensor]] = {}
+        watched = TermNorms(self._updater.parameters)
         for forward in self._forwards(mini_batch, step, scores):
             loss = method.loss(forward)
-            self._watch(loss, watched)
+            watched.add(loss)
             for name, term in loss.terms.items():
                 sums[f"loss/{name}"] += term.value.item()
             for name, value in loss.metrics.items():
@@ -225,8 +235,7 @@ class Learner:
                 break
             sums["loss/total"] += total.item()
             (total * weight).backward()  # type: ignore[no-untyped-call]
-        for name, gradients in watched.items():
-            sums[f"optim/grad_norm/{name}"] = _norm(gradients)
+        sums |= watched.metrics()
         norm, made = self._updater.apply(sums["loss/total"], sums, step)
         metrics = {**sums, "optim/grad_norm": norm} if made else {}
         if self._critic is not None and mini_batch.value_target_BT is not None:
@@ -240,7 +249,7 @@ class Learner:
             return mini_batch.old_logprob_BT
         return self._scores(self._lm, mini_batch).logprob_BT
 
-    def _forwards(self, mini_batch: Batch, step: int, scores: _Scores | None) -> Iterator[Forward]:
+    def _forwards(self, mini_batch: Batch, step: int, scores: Scores | None) -> Iterator[Forward]:
         """Run the model over a mini-batch, a micro-batch at a time.
 
         Args:
@@ -260,22 +269,6 @@ class Learner:
                 rows = rows.with_(old_logprob_BT=old_BT, entropy_BT=before_BT)
             yield Forward(rows.to(logprob_BT.device), logprob_BT, entropy_BT, step, weights, index)
 
-    def _watch(self, loss: Loss, watched: dict[str, list[Tensor]]) -> None:
-        """Add the gradients of the terms that are watched, each for itself."""
-        parameters = self._updater.parameters
-        for name, term in loss.terms.items():
-            if not term.watched:
-                continue
-            totals = watched.setdefault(name, [torch.zeros_like(p) for p in parameters])
-            if not term.loss_BT.requires_grad:
-                continue
-            gradients = torch.autograd.grad(
-                term.value, parameters, retain_graph=True, allow_unused=True
-            )
-            for total, gradient in zip(totals, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-
     # Checkpoints ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -290,50 +283,3 @@ class Learner:
         self._updater.load_state_dict(state)
         if self._critic is not None:
             self._critic.load_state_dict(state["critic"])
-
-
-@dataclass(slots=True)
-class _Scores:
-    """Log-probabilities and entropies of a batch, gathered a micro-batch at a time."""
-
-    logprob_BT: Tensor
-    entropy_BT: Tensor
-    missing_B: Tensor  # bool; rows that have something to score and no score yet
-
-    @classmethod
-    def empty(cls, batch: Batch, dtype: torch.dtype) -> _Scores:
-        """Return room for the scores of a batch."""
-        zeros_BT = torch.zeros(batch.mask_BT.shape, dtype=dtype)
-        return cls(zeros_BT, zeros_BT.clone(), batch.mask_BT.any(-1))
-
-    def put(self, index: Tensor, logprob_BT: Tensor, entropy_BT: Tensor) -> None:
-        """Take the scores of some rows."""
-        width = logprob_BT.shape[1]
-        self.logprob_BT[index, :width] = logprob_BT.cpu()
-        self.entropy_BT[index, :width] = entropy_BT.cpu()
-        self.missing_B[index] = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether all rows were scored."""
-        return not self.missing_B.any()
-
-    def into(self, batch: Batch) -> Batch:
-        """Return the batch with the scores."""
-        return batch.with_(old_logprob_BT=self.logprob_BT, entropy_BT=self.entropy_BT)
-
-
-def _at(batch: Batch, temperature: float) -> Batch:
-    """Return the batch with the temperature that it was sampled at.
-
-    Raises:
-        UsageError: A row begins with a sampled token, which nothing predicts.
-    """
-    if batch.mask_BT.numel() and batch.mask_BT[:, 0].any():
-        row = int(batch.mask_BT[:, 0].nonzero()[0, 0])
-        raise UsageError(f"row {row} begins with a sampled token; a row begins with a prompt")
-    return batch.with_(temperature=temperature)
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return float(torch.stack([tensor.norm() for tensor in tensors]).norm())

@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 from collections.abc import Callable
 
@@ -353,12 +354,14 @@ def test_what_is_needed_before_the_update_is_scored_before(
 def test_a_skipped_update_still_gives_all_scores(make_model, two_groups) -> None:
     good = build_chain({}, STEPS)
     learner = learner_of(make_model(), good, micro_batch_tokens=50)
-    expected = learner.score(two_groups, 0.8)
-    rest = iter([1.0, float("nan")])
-    bad = with_link(good, Extra(lambda x: x * next(rest)))
+    expected = good.advantages(learner.score(two_groups, 0.8), 1)
+    factors = itertools.chain([1.0, float("nan")], itertools.repeat(1.0))
+    # What is replayed after it changes the weights.
+    bad = with_link(good, Extra(lambda x: x * next(factors), replayed=[(expected, 1.0)]))
     batch = good.advantages(learner.prepare(two_groups, 0.8), 1)
     batch, metrics = learner.update(batch, bad, 1)
     assert metrics["optim/skipped"] == 1
+    assert metrics["optim/updates"] == 1
     assert torch.equal(batch.old_logprob_BT, expected.old_logprob_BT)
     assert torch.equal(batch.entropy_BT, expected.entropy_BT)
 
