@@ -1,3 +1,4 @@
+import asyncio
 import copy
 
 import pytest
@@ -6,8 +7,12 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from agentgym.errors import UsageError
+from agentgym.policies.hf import HFPolicy
+from agentgym.policies.precision import Compute
 from agentgym.trainers.causal_lm import CausalLM
 from agentgym.trainers.decoder import Decoder
+from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
+from agentgym.types import Request
 
 IDS = torch.tensor([[3, 7, 1, 9, 22, 4], [5, 5, 8, 0, 0, 0]])
 MASK = torch.tensor([[0, 0, 1, 1, 0, 1], [0, 1, 1, 0, 0, 0]]).float()
@@ -72,3 +77,23 @@ def test_bfloat16_is_what_products_are_computed_in_and_not_what_is_kept(make_mod
     for ours, theirs in zip(gradients(model, single), gradients(model, half), strict=True):
         assert theirs.dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), 0) > 0.98
+
+
+def test_a_sampler_in_bfloat16_says_nearly_what_the_learner_says() -> None:
+    tokenizer = train_tokenizer(["go to the desk and take a pen"] * 10, 300)
+    model = fresh_model(tokenizer, Shape(hidden=64, layers=2, intermediate=128), seed=0)
+    policy = HFPolicy(model, tokenizer, compute="bfloat16")
+    prompts = [tuple(tokenizer.encode("go to the desk")) * (n + 1) for n in range(4)]
+    requests = [Request(f"{n}", ids, 12, 1.0, f"{n}") for n, ids in enumerate(prompts)]
+    samples = asyncio.run(policy.sample(requests))
+    apart: dict[Compute, float] = {}
+    for compute in ("float32", "bfloat16"):
+        gaps = []
+        for ids, sample in zip(prompts, samples, strict=True):
+            row = torch.tensor([ids + sample.ids])
+            mask = torch.tensor([[0.0] * len(ids) + [1.0] * len(sample.ids)])
+            found = CausalLM(model, compute).score(row, mask, 1.0)[0][mask > 0]
+            gaps.append((found.detach() - torch.tensor(sample.logprobs)).abs())
+        apart[compute] = torch.cat(gaps).mean().item()
+    assert apart["bfloat16"] < 0.01
+    assert apart["float32"] > 0  # it was not computed in float32 after all
