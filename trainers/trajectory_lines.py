@@ -10,10 +10,13 @@ from agentgym.types import Trajectory
 
 def trajectory_line(trajectory: Trajectory) -> dict[str, Any]:
     """Return a trajectory without its tokens."""
+    parent = trajectory.parent
     return {
         "task": trajectory.key.task,
         "member": trajectory.key.member,
         "branch": trajectory.key.branch,
+        "parent": None if parent is None else [parent.member, parent.branch],
+        "shared_turns": trajectory.shared,
         "suite": trajectory.suite,
         "task_type": trajectory.task_type,
         "goal": trajectory.goal,

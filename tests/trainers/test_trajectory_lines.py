@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 from agentgym.trainers.batch import Batch
-from agentgym.trainers.trajectory_lines import trajectory_lines
+from agentgym.trainers.trajectory_lines import trajectory_line, trajectory_lines
+from agentgym.types import Key
 
 
 def test_every_trajectory_is_a_line_and_the_first_ones_have_their_tokens(
@@ -14,6 +16,16 @@ def test_every_trajectory_is_a_line_and_the_first_ones_have_their_tokens(
     assert [line["return"] for line in lines] == two_groups.return_N.tolist()
     assert [n for n, line in enumerate(lines) if "rows" in line] == [0, 1]
     assert json.loads(json.dumps(lines)) == lines
+
+
+def test_a_line_tells_where_a_trajectory_branched_off(make_trajectory) -> None:
+    fresh = make_trajectory("t", 1, (2, 2))
+    branch = replace(fresh, key=Key("t", 1, 2), parent=Key("t", 1, 0), shared=1)
+    told = [
+        [trajectory_line(t)[name] for name in ("branch", "parent", "shared_turns")]
+        for t in (fresh, branch)
+    ]
+    assert told == [[0, None, 0], [2, [1, 0], 1]]
 
 
 def test_token_fields_have_one_entry_a_token_without_padding(two_groups: Batch) -> None:
