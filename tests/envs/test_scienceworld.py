@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +18,12 @@ AMBIGUOUS = "Ambiguous request:"
 
 
 @pytest.fixture(scope="module")
-def opened() -> Iterator[ScienceWorldEnv]:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScienceWorldEnv]:
     """One environment for all tests: to start Java takes longer than to play."""
     env = ScienceWorldEnv("scienceworld/short-train")
-    yield env
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("empty"))
+        yield env
     env.close()
     POOL.close()
 
@@ -164,6 +167,11 @@ def test_a_second_simulator_in_the_same_process_has_its_own_simplifications(
     assert "connect OBJ to OBJ" not in templates
     assert "templates" not in info
     other.close()
+
+
+def test_playing_leaves_no_file_behind(env: ScienceWorldEnv) -> None:
+    env.step("look around")
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_an_episode_survives_its_java_process_word_for_word(env: ScienceWorldEnv) -> None:
