@@ -43,7 +43,10 @@ class GiGPOOptions(SurrogateOptions):
 
     omega: float = Field(1.0, ge=0, description="weight of the turns' comparison (paper: 1)")
     gamma: float = Field(
-        0.95, ge=0, le=1, description="discount of a turn in what is still to come (released scripts: 0.95)"
+        0.95,
+        ge=0,
+        le=1,
+        description="discount of a turn in what is still to come (released scripts: 0.95)",
     )
     normalise: bool = Field(
         False, description="divide by standard deviations (released default: no)"

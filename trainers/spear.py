@@ -70,8 +70,10 @@ class SPEAROptions(Options):
     tool_steps: int | None = Field(
         None, ge=1, description="S_t, steps until it is gone (scripts: 200 of 200); None: the run's"
     )
-    tool_reward: float = Field(0.1, ge=0, description="of a call (section 4: 0.1)")
-    tool_cap: float = Field(1.0, ge=0, description="of a trajectory's calls together (1)")
+    tool_reward: float = Field(0.1, ge=0, description="of a call (released code: 0.1)")
+    tool_cap: float = Field(
+        1.0, ge=0, description="of a trajectory's calls together (released code: 1)"
+    )
     tool_action: str = Field(
         ".",
         description="regular expression, found in the action of a turn that is a call: '.' in any"
