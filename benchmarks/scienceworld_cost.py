@@ -115,10 +115,10 @@ def measure(
     )
 
 
-def measure_ours(played: Sequence[Walk]) -> Cost:
+def measure_ours(played: Sequence[Walk], actions: str = "templates") -> Cost:
     """Measure this package's environment, in a Java process of its own."""
     POOL.close()
-    env = ScienceWorldEnv("scienceworld/train", max_turns=10**6)
+    env = ScienceWorldEnv("scienceworld/train", max_turns=10**6, actions=actions)
 
     def reset(task: str) -> None:
         env.reset(seed=0, options={"task": task})
@@ -170,7 +170,7 @@ def memory_of_further(count: int = ENVIRONMENTS, played: Sequence[Walk] = ()) ->
     return (sizes[-1] - sizes[0]) / (count - 1)
 
 
-def report(ours: Cost, package: Cost, further: float) -> str:
+def report(ours: Cost, silent: Cost, package: Cost, further: float) -> str:
     """Return the measurement as Markdown."""
     return "\n".join(
         [
@@ -185,6 +185,8 @@ def report(ours: Cost, package: Cost, further: float) -> str:
             "|---|---:|---:|---:|---:|",
             f"| step, ms | {ours.step_ms:.1f} | {package.step_ms:.1f}"
             f" | {package.step_ms / ours.step_ms:.1f}x | ≥ 3x |",
+            f"| step that tells nothing of actions, ms | {silent.step_ms:.1f}"
+            f" | {package.step_ms:.1f} | {package.step_ms / silent.step_ms:.1f}x | |",
             f"| step, ms that passed | {ours.step_wall_ms:.1f} | {package.step_wall_ms:.1f}"
             f" | {package.step_wall_ms / ours.step_wall_ms:.1f}x | |",
             f"| reset to a task, ms | {ours.reset_ms:.0f} | {package.reset_ms:.0f}"
@@ -199,8 +201,9 @@ def report(ours: Cost, package: Cost, further: float) -> str:
 def main() -> None:
     """Measure and print."""
     played = walks()
-    ours, package = measure_ours(played), measure_package(played)
-    print(report(ours, package, memory_of_further(played=played)))
+    ours, silent = measure_ours(played), measure_ours(played, actions="none")
+    package = measure_package(played)
+    print(report(ours, silent, package, memory_of_further(played=played)))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,11 @@ _OPTIONS = (
     "-Xmx640m",
     "-Xss512k",
     "-XX:+UseSerialGC",
-    "-XX:MinHeapFreeRatio=10",  # give the heap back instead of keeping what a load once needed
-    "-XX:MaxHeapFreeRatio=30",
+    # Give back what a load or a plan once needed: a world is 15 MB, the garbage of some is 600.
+    "-Xmn16m",
+    "-XX:MinHeapFreeRatio=10",
+    "-XX:MaxHeapFreeRatio=40",
+    "-XX:-ShrinkHeapInSteps",
     "-XX:+ExitOnOutOfMemoryError",  # the simulator would take it for a failed task
     "-XX:-UsePerfData",  # no file that a killed process leaves behind
     # Rooms list their objects in the order of hash tables of objects without a hash of their own,

@@ -16,7 +16,7 @@ from agentgym.envs import scienceworld_jvm
 from agentgym.envs.scienceworld_jvm import Jvm, SimulatorLost, find_java, guarded
 from agentgym.errors import DataError
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def is_java(pid: int) -> bool:
