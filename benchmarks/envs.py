@@ -1,141 +1,210 @@
-"""How fast ALFWorld's native engine is beside TextWorld: one run, one Markdown table.
+"""What the environments cost, beside the published software where that can be installed.
 
-Run with ``make benchmark-envs``, or ``python benchmarks/envs.py > benchmarks/envs.md`` where
-``agentgym[alfworld]`` is installed. Without TextWorld only the native engine is measured, and the
-table says so.
+    make benchmark-envs                              # everything, and writes benchmarks/envs.md
+    python benchmarks/envs.py --only webshop search  # some of it, to look at
 
-Both engines play the same whole-room games (the first of every task type in each room set) with
-the same commands, in one process and thread. Times are of the processor, so that a busy machine
-does not change what a core can do. A step includes reading the admissible commands and whether
-the game is won. Loading a game includes its first reset; what all games of a release share, the
-domain and most of the grammar, the native engine reads once a process, before the clock starts.
+Every figure comes from a fresh process, and everybody plays the same tasks with the same random
+actions. Times are of the processor, of all processes and Java machines together, so that a busy
+machine does not change what a core can do; what is of the clock is called so, and depends on
+what else the machine does. Two that stand side by side are measured in turn, several times, and
+the median is told. Memory is proportional: of what n processes share, each has an nth. Linux only.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
-import random
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from statistics import fmean
+from pathlib import Path
+from statistics import median
 
-from agentgym.envs.alfworld_engine import Engine, GameEngine
-from agentgym.envs.alfworld_files import GameFiles
-from agentgym.envs.alfworld_generate import generate, task_ids
-from agentgym.envs.alfworld_textworld import TextWorldEngine
-from agentgym.errors import UsageError
+from envs_jobs import (
+    MANY,
+    SUBJECTS,
+    Measured,
+    Scripts,
+    Subject,
+    article_search,
+    measure_one,
+    measure_pool,
+    measure_search,
+    shop_search,
+)
 
-GAMES = 12  # of each set: two of every task type
-NATIVE_STEPS = 500  # a game
-TEXTWORLD_STEPS = 20  # a game; the first of the native walk
+TIMES = 3  # that each of a pair is measured
 
-
-@dataclass
-class Timing:
-    """Processor seconds of each load, and of all steps."""
-
-    loads: list[float] = field(default_factory=list)
-    stepping: float = 0.0
-    steps: int = 0
-
-    @property
-    def load(self) -> float:
-        """Seconds to load and reset a game, the mean."""
-        return fmean(self.loads)
-
-    @property
-    def rate(self) -> float:
-        """Steps a second on one core."""
-        return self.steps / self.stepping
+OURS = "here"
 
 
-def games() -> list[GameFiles]:
-    """Return generated games of all types, rooms uncut."""
-    return [
-        generate(name, one) for name in ("gen-seen", "gen-unseen") for one in task_ids(name)[:GAMES]
-    ]
+def alternately(*jobs: Callable[[], Measured]) -> list[Measured]:
+    """Do jobs in turn, several times; return the median of each figure of each job."""
+    rounds = [[job() for job in jobs] for _ in range(TIMES)]
+    return [_medians(runs) for runs in zip(*rounds, strict=True)]
 
 
-def walk(files: GameFiles) -> list[str]:
-    """Return random admissible commands; what wins is undone by walking on."""
-    engine, rng = Engine(files), random.Random(files.name)
-    commands = []
-    for _ in range(NATIVE_STEPS):
-        commands.append(rng.choice(engine.admissible))
-        engine.step(commands[-1])
-    return commands
+def _medians(runs: Sequence[Measured]) -> Measured:
+    return {
+        name: median(run[name] for run in runs) if isinstance(value, int | float) else value
+        for name, value in runs[0].items()
+    }
 
 
-def measure(
-    build: Callable[[GameFiles], GameEngine], played: list[tuple[GameFiles, list[str]]], steps: int
-) -> Timing:
-    """Load every game and give it the first ``steps`` of its commands."""
-    timing = Timing()
-    for files, commands in played:
-        started = time.process_time()
-        engine = build(files)
-        engine.reset()
-        timing.loads.append(time.process_time() - started)
-        started = time.process_time()
-        for command in commands[:steps]:
-            text = engine.step(command)
-            seen = (text, engine.admissible, engine.won)  # what a player needs of every step
-        timing.stepping += time.process_time() - started
-        timing.steps += len(commands[:steps])
-        assert seen[0]
-        engine.close()
-    return timing
+def beside_the_original(subject: Subject, scripts: Scripts) -> Iterator[str]:
+    """Yield the table of one environment, beside whoever else plays it."""
+    episodes = scripts.of(subject)
+    tasks, steps = subject.of_original
+    fewer = [(task, actions[:steps]) for task, actions in episodes[:tasks]]
+    columns = {OURS: lambda: measure_one(subject, episodes, "ours", {})}
+    for name, options in subject.variants:
+        columns[name] = lambda options=options: measure_one(subject, episodes, "ours", options)  # type: ignore[misc]
+    if subject.original is not None:
+        player = subject.original
+        columns["as published"] = lambda: measure_one(subject, fewer, player, {})
+    measured = dict(zip(columns, alternately(*columns.values()), strict=True))
+    original = measured.get("as published")
+    yield f"| one environment | {' | '.join(columns)} |{' ratio |' if original else ''}"
+    yield "|---|" + "---:|" * (len(columns) + bool(original))
+    for name, label, form in _ONE:
+        cells = [format(one[name], form) for one in measured.values()]
+        if original:
+            cells.append(f"{original[name] / measured[OURS][name]:,.1f}x")
+        yield f"| {label} | {' | '.join(cells)} |"
+    rates = [f"{1e3 / one['step_ms']:,.0f}" for one in measured.values()]
+    yield f"| steps a second and core | {' | '.join(rates)} |{' |' if original else ''}"
+    yield ""
+    searches = sum(one.startswith("search[") for _, actions in episodes for one in actions)
+    mixed = f", {searches:,} of them searches" if searches else ""
+    yield f"{measured[OURS]['steps']:,.0f} random steps in {len(episodes) - 1} episodes{mixed}."
+    yield ""
 
 
-def report(native: Timing, textworld: Timing | None, missing: str) -> str:
-    """Return the measurement as Markdown."""
-    lines = [
-        "# Speed of the ALFWorld engines",
-        "",
-        f"Measured {datetime.now(UTC):%Y-%m-%d} by `python benchmarks/envs.py` on one core of a"
-        f" machine with {os.cpu_count()}, Python {platform.python_version()}: {len(native.loads)}"
-        " generated games of all six task types in whole rooms, random admissible commands,"
-        " processor time. A step includes the admissible commands.",
-        "",
-        "| | native | TextWorld | ratio | goal |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    if textworld is None:
-        return "\n".join(
-            [
-                *lines,
-                f"| load and reset, ms | {native.load * 1e3:.1f} | not measured | | |",
-                f"| steps per second and core | {native.rate:,.0f} | not measured | | ≥ 1,000 |",
-                "",
-                f"**TextWorld was not measured**: {missing}",
-            ]
-        )
-    return "\n".join(
-        [
-            *lines,
-            f"| load and reset, ms | {native.load * 1e3:.1f} | {textworld.load * 1e3:,.0f}"
-            f" | {textworld.load / native.load:,.0f}x | ≥ 100x |",
-            f"| steps per second and core | {native.rate:,.0f} | {textworld.rate:.1f}"
-            f" | {native.rate / textworld.rate:,.0f}x | ≥ 50x, native ≥ 1,000 |",
-            "",
-            f"{native.steps:,} native steps, {textworld.steps:,} of TextWorld's.",
+_ONE = (
+    ("start_s", "start of Python, environment and first episode, s", ".2f"),
+    ("reset_ms", "reset to another task, ms", ",.1f"),
+    ("step_ms", "step, ms", ",.3f"),
+    ("step_wall_ms", "step, ms of the clock", ",.3f"),
+    ("memory_mb", "memory, MB", ",.0f"),
+)
+
+
+def in_processes(subject: Subject, scripts: Scripts) -> Iterator[str]:
+    """Yield the table of one and many environments, inline and in processes."""
+    episodes = scripts.of(subject)
+    settings = [(0, 1), (0, MANY), (1, 1), (2, 2), (2, MANY)]
+    measured = {one: measure_pool(subject, episodes, *one) for one in settings}
+    inline = measured[0, 1]["cpu_ms"]
+    yield (
+        "| played | a step, ms | of it the player's process, ms | steps a second of the clock |"
+        " memory, MB | a further environment, MB |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|"
+    for (workers, asked), one in measured.items():
+        where = f"in {workers} process{'es' * (workers > 1)}" if workers else "inline"
+        there, few = one["environments"], measured[workers, max(1, workers)]
+        more = there - few["environments"]
+        further = f"{(one['memory_mb'] - few['memory_mb']) / more:.1f}" if more else ""
+        held = "" if there == asked else f", {there} held"
+        cells = [
+            f"{asked} {where}{held}",
+            f"{one['cpu_ms']:.3f}",
+            f"{one['own_ms']:.3f}",
+            f"{one['steps_a_second']:,.0f}",
+            f"{one['memory_mb']:,.0f}",
+            further,
         ]
+        yield f"| {' | '.join(cells)} |"
+    hop = measured[1, 1]["cpu_ms"] - inline
+    yield ""
+    yield _verdict(hop, inline, measured[1, 1]["own_ms"])
+    yield ""
+
+
+def _verdict(hop: float, inline: float, own: float) -> str:
+    """Say what a process costs, and what two could give at best."""
+    # Two cores share the work of a step and of its hop; the player's part is not divided.
+    best = min(2 * inline / (inline + hop), inline / own)
+    worth = "is worth it" if best > 1.2 else "costs more than it gives"
+    return (
+        f"A hop to a process and back costs {hop:.3f} ms beside a step of {inline:.3f} ms: two"
+        f" processes on two free cores would give {best:.1f} times the steps of one core inline, at"
+        f" best; a second process {worth}."
     )
 
 
+def engines(
+    what: tuple[list[tuple[str, str]], list[str], int], names: Sequence[str]
+) -> Iterator[str]:
+    """Yield the table of search engines over the same texts."""
+    texts, queries, k = what
+    jobs = [lambda name=name: measure_search(name, texts, queries, k) for name in names]  # type: ignore[misc]
+    measured = dict(zip(names, alternately(*jobs), strict=True))
+    ours = measured[names[0]]
+    asked = len(ours["found"])
+    yield (
+        f"{len(texts):,} documents, {asked:,} different queries, the best {k} of each; as many"
+        " queries before, to warm up:"
+    )
+    yield ""
+    yield "| engine | index, s | query, ms | queries a second and core | ratio | same lists |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for name, one in measured.items():
+        same = sum(a == b for a, b in zip(one["found"], ours["found"], strict=True))
+        cells = [
+            name,
+            f"{one['build_s']:.2f}",
+            f"{one['query_ms']:.3f}",
+            f"{1e3 / one['query_ms']:,.0f}",
+            f"{one['query_ms'] / ours['query_ms']:.1f}x",
+            f"{same} of {asked}",
+        ]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def page(names: Sequence[str]) -> Iterator[str]:
+    """Yield the whole report."""
+    scripts = Scripts()
+    load = os.getloadavg()[0]
+    yield "# What the environments cost"
+    yield ""
+    yield (
+        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `python benchmarks/envs.py` on"
+        f" {os.cpu_count()} cores with a load of {load:.1f} at the start, Python"
+        f" {platform.python_version()}. How it is measured: see the script."
+    )
+    yield ""
+    for subject in SUBJECTS:
+        name = subject.spec.name
+        if name not in names:
+            continue
+        yield f"## {name}: {subject.spec.options['suite']}"
+        yield ""
+        yield from beside_the_original(subject, scripts)
+        yield from in_processes(subject, scripts)
+        if name == "webshop":
+            yield from engines(shop_search(), ("ours, exact", "Lucene", "rank_bm25", "bm25s"))
+        if name == "search":
+            yield from engines(article_search(), ("ours, fast", "bm25s", "rank_bm25", "Lucene"))
+
+
 def main() -> None:
-    """Measure and print."""
-    played = [(files, walk(files)) for files in games()]
-    native = measure(Engine, played, NATIVE_STEPS)
-    textworld, missing = None, ""
-    try:
-        textworld = measure(TextWorldEngine, played, TEXTWORLD_STEPS)
-    except UsageError as error:
-        missing = str(error)
-    print(report(native, textworld, missing))
+    """Measure, print, and write if asked to."""
+    known = [subject.spec.name for subject in SUBJECTS]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="+", choices=known, default=known)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    lines = []
+    for line in page(given.only):
+        print(line, flush=True)
+        lines.append(line)
+    if given.write:
+        text = "\n".join(lines).rstrip() + "\n"
+        Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+    sys.exit(0)
 
 
 if __name__ == "__main__":
