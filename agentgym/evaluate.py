@@ -127,8 +127,19 @@ def evaluate(
     return _evaluation(env, protocol, _play(spec, policy, _keys(env, options), options, started))
 
 
-def evaluate_model(spec: EnvSpec, model: Model, options: EvalOptions) -> Evaluation:
+def evaluate_model(
+    spec: EnvSpec,
+    model: Model,
+    options: EvalOptions,
+    played: Callable[[Sequence[Trajectory]], None] = lambda _: None,
+) -> Evaluation:
     """Play every task of a suite with a policy in tokens and return what happened.
+
+    Args:
+        spec: The environment; its options name the suite.
+        model: What plays.
+        options: How much, and how.
+        played: Given the episodes, whole, in the order of the result's.
 
     Raises:
         UsageError: An option does not fit.
@@ -153,7 +164,9 @@ def evaluate_model(spec: EnvSpec, model: Model, options: EvalOptions) -> Evaluat
                 f"{options.seed}:eval",
             )
 
-    return _evaluation(env, protocol, asyncio.run(run()))
+    trajectories = asyncio.run(run())
+    played(trajectories)
+    return _evaluation(env, protocol, trajectories)
 
 
 def tasks_of(env: TextEnv, task_types: Sequence[str]) -> tuple[str, ...]:

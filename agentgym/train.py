@@ -6,7 +6,7 @@ import platform
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,7 +44,8 @@ from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder
-from agentgym.types import EnvSpec
+from agentgym.trainers.trajectory_lines import trajectory_line
+from agentgym.types import EnvSpec, Trajectory
 from agentgym.workers import WorkerPool
 
 
@@ -270,7 +271,11 @@ def _measure(run: RunFolder, config: Config, model: Model, step: int) -> dict[st
     cooled = replace(
         model, sampling=model.sampling.model_copy(update={"temperature": config.eval.temperature})
     )
-    evaluation = evaluate_model(env_spec(config, config.eval.suite), cooled, options)
+
+    def keep(trajectories: Sequence[Trajectory]) -> None:
+        run.write_eval_trajectories(step, [trajectory_line(t) for t in trajectories])
+
+    evaluation = evaluate_model(env_spec(config, config.eval.suite), cooled, options, keep)
     write_results(evaluation, run.eval_folder(step))
     name, summary = f"eval/{config.eval.suite}", evaluation.summary
     return {f"{name}/success_rate": summary.success.value, f"{name}/score": summary.score}

@@ -44,6 +44,11 @@ class Spent:
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Both together."""
+        return self.prefill_seconds + self.decode_seconds
+
 
 class HFPolicy:
     """A causal language model of transformers, in this process.

@@ -97,6 +97,12 @@ class Clock:
         spent = time.perf_counter() - begun
         self.seconds[f"time/{name}"] = self.seconds.get(f"time/{name}", 0.0) + spent
 
+    def divide_rollout(self, generated: float) -> None:
+        """Say how much of the rollout was generation; the rest went into the environments."""
+        beside = generated + self.seconds.get("time/answers", 0.0)
+        self.seconds["time/generate"] = generated
+        self.seconds["time/env"] = self.seconds["time/rollout"] - beside
+
 
 def train(parts: Parts, plan: Plan, done: int = 0) -> None:
     """Train from after step ``done`` to the last step.
@@ -114,12 +120,15 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
     for step in range(done + 1, plan.steps + 1):
         clock = Clock()
         with clock.stage("step"):
-            policy.refresh(step - 1)
+            with clock.stage("sync"):
+                policy.refresh(step - 1)
+            sampling_before = policy.spent.seconds
             with clock.stage("rollout"):
                 tasks = draw_tasks(parts.tasks, plan, step)
                 spare = spare_tasks(parts.tasks, tasks, plan.seed, step)
                 play = _scoring(_play(parts, plan, step), parts, clock, f"{plan.seed}:{step}")
                 found = collect(play, method, tasks, spare, step)
+            clock.divide_rollout(policy.spent.seconds - sampling_before)
             if found.broken:
                 parts.say(f"step {step}: {found.what_broke()}")
             _refuse_nothing(found, plan, step)

@@ -6,7 +6,7 @@
     env.json                 versions, commit, digests of the suites, command line
     metrics.jsonl            one flat object a step
     trajectories/step_000010.jsonl.gz
-    eval/step_000050/results.json
+    eval/step_000050/{results.json,trajectories.jsonl.gz}
     checkpoints/step_000050/{hf/,trainer/}   checkpoints/latest
 """
 
@@ -137,12 +137,11 @@ class RunFolder:
 
     def write_trajectories(self, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
         """Write the trajectories of a step, one JSON object a line, gzipped."""
-        folder = self.path / "trajectories"
-        folder.mkdir(exist_ok=True)
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        # No time stamp in the header: the same trajectories are the same bytes.
-        packed = gzip.compress(text.encode(), compresslevel=6, mtime=0)
-        write_atomic(folder / f"{step_name(step)}.jsonl.gz", packed)
+        _write_lines(self.path / "trajectories" / f"{step_name(step)}.jsonl.gz", lines)
+
+    def write_eval_trajectories(self, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write the episodes of the evaluation after ``step``, likewise."""
+        _write_lines(self.eval_folder(step) / "trajectories.jsonl.gz", lines)
 
     def eval_folder(self, step: int) -> Path:
         """Return where the evaluation after ``step`` belongs."""
@@ -186,6 +185,13 @@ class RunFolder:
         if not number.isdigit() or not folder.is_dir():
             raise DataError(f"{pointer} names {name!r}, which is no checkpoint in {pointer.parent}")
         return int(number), folder
+
+
+def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No time stamp in the header: the same trajectories are the same bytes.
+    write_atomic(path, gzip.compress(text.encode(), compresslevel=6, mtime=0))
 
 
 def _is_json(text: str) -> bool:

@@ -1,5 +1,6 @@
 """A whole run on the corridor with a model of random weights: what is kept, resumed, refused."""
 
+import gzip
 import json
 import os
 import shutil
@@ -106,6 +107,24 @@ def test_a_run_keeps_what_it_measured_and_where_it_got_to(unbroken: Path) -> Non
     assert sorted(p.name for p in (unbroken / "eval").iterdir()) == ["step_000000", "step_000003"]
     assert len(list((unbroken / "trajectories").iterdir())) == 3
     assert load([tomllib.loads((unbroken / "config.toml").read_text())]).steps == 3
+
+
+def test_the_episodes_of_an_evaluation_are_kept_whole_beside_its_results(unbroken: Path) -> None:
+    folder = unbroken / "eval" / "step_000003"
+    with gzip.open(folder / "trajectories.jsonl.gz", "rt") as stream:
+        episodes = [json.loads(line) for line in stream]
+    results = json.loads((folder / "results.json").read_text())
+    assert [e["task"] for e in episodes] == [e["task"] for e in results["episodes"]]
+    assert sum(e["won"] for e in episodes) == results["summary"]["success"]["won"]
+    assert all(e["turns"][0]["observation"] for e in episodes)
+
+
+def test_a_rollout_is_divided_into_generation_and_environments(unbroken: Path) -> None:
+    for line in (unbroken / "metrics.jsonl").read_text().splitlines():
+        metrics = json.loads(line)
+        parts = metrics["time/generate"] + metrics["time/env"]
+        assert parts == pytest.approx(metrics["time/rollout"])
+        assert min(metrics["time/generate"], metrics["time/env"], metrics["time/sync"]) > 0
 
 
 def test_the_same_seed_gives_the_same_run(config: Config, unbroken: Path, tmp_path: Path) -> None:
