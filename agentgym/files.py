@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,6 +55,35 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot write into the folder {path}: {_reason(error)}") from error
     return path
+
+
+def make_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return a folder, made first if it is not there; it appears whole or not at all.
+
+    Args:
+        folder: Its name stands for its content: processes that make it at once make the same.
+        fill: Writes the content into an empty folder.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    if folder.is_dir():
+        return folder
+    make_folder(folder.parent)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    try:
+        fill(unfinished)
+        with suppress(FileExistsError):  # another process was faster, with the same content
+            unfinished.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # an older Linux says "not empty" in place of "exists"
+            raise DataError(
+                f"cannot write {folder}: {_reason(error)}; free space there, or set"
+                " XDG_CACHE_HOME to another folder"
+            ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
 
 
 def cache_folder() -> Path:

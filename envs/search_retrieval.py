@@ -7,10 +7,7 @@ that any number of environment processes start at once and share one copy.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +20,7 @@ from agentgym.envs.search_data import Article
 from agentgym.envs.search_generate import SETS, generate
 from agentgym.envs.search_index import BM25Index
 from agentgym.errors import DataError
-from agentgym.files import cache_folder, make_folder
+from agentgym.files import cache_folder, make_once
 
 _FORMAT = "agentgym search index 1"  # a change makes older saved indexes unknown
 _OFFSETS = "offsets.npy"
@@ -147,22 +144,4 @@ def _load(folder: Path) -> BM25Index:
 
 
 def _saved(known_by: str, save: Callable[[Path], None]) -> Path:
-    """Return the folder of an index; it appears whole or not at all, whoever else makes it too."""
-    folder = cache_folder() / "search-indexes" / known_by[:32]
-    if folder.is_dir():
-        return folder
-    make_folder(folder.parent)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
-    try:
-        save(unfinished)
-        with suppress(FileExistsError):  # another process was faster, with the same content
-            unfinished.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # an older Linux says "not empty" in place of "exists"
-            raise DataError(
-                f"cannot save an index in {folder.parent}: {error.strerror}; free space there,"
-                " or set XDG_CACHE_HOME to another folder"
-            ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
+    return make_once(cache_folder() / "search-indexes" / known_by[:32], save)

@@ -1,4 +1,4 @@
-"""The models that come with the package, by name."""
+"""The models that have a name of their own: those that come with the package, and SmolLM2."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from agentgym.errors import unknown
+from agentgym.policies.smollm2 import SMOLLM2, smollm2_folder
 
 _MODELS = files("agentgym") / "data" / "models"
 
@@ -18,13 +19,18 @@ def bundled_models() -> tuple[str, ...]:
 
 
 def resolve_model(name: str) -> str:
-    """Return the folder of a bundled model, or ``name`` itself: a folder or a hub id.
+    """Return the folder of a model with a name, or ``name`` itself: a folder or a hub id.
+
+    The folder of ``smollm2`` is made the first time, which takes half a minute.
 
     Raises:
-        UsageError: It is neither a bundled model nor a folder, and no hub id (``owner/model``).
+        UsageError: It is neither a known name nor a folder, and no hub id (``owner/model``).
+        DataError: It is ``smollm2``, and the package that carries it is not installed.
     """
     if name in bundled_models():
         return str(_MODELS / name)
+    if name == SMOLLM2:
+        return str(smollm2_folder())
     if Path(name).is_dir() or ("/" in name and not name.startswith((".", "/"))):
         return name
-    raise unknown("model (or folder, or hub id owner/model)", name, bundled_models())
+    raise unknown("model (or folder, or hub id owner/model)", name, (*bundled_models(), SMOLLM2))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.errors import DataError
-from agentgym.files import make_folder, write_atomic
+from agentgym.files import make_folder, make_once, write_atomic
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
@@ -73,3 +73,36 @@ def test_a_folder_is_made_with_its_parents_and_may_be_there_already(tmp_path: Pa
     assert make_folder(folder) == folder
     assert make_folder(folder).is_dir()
     assert list(folder.iterdir()) == []
+
+
+def test_a_folder_is_filled_once_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    filled: list[Path] = []
+
+    def fill(folder: Path) -> None:
+        filled.append(folder)
+        (folder / "file").write_text("content")
+
+    for _ in range(2):
+        assert make_once(tmp_path / "a" / "b", fill) == tmp_path / "a" / "b"
+    assert len(filled) == 1
+    assert (tmp_path / "a" / "b" / "file").read_text() == "content"
+    assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "b"]
+
+
+def test_a_folder_that_cannot_be_filled_does_not_appear(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "file").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"cannot write .*made: No space left on device; free"):
+        make_once(tmp_path / "made", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_who_make_a_folder_at_once_both_get_it(tmp_path: Path) -> None:
+    def slow(folder: Path) -> None:
+        make_once(tmp_path / "made", lambda other: (other / "file").touch())
+        (folder / "file").touch()
+
+    assert make_once(tmp_path / "made", slow) == tmp_path / "made"
+    assert list(tmp_path.iterdir()) == [tmp_path / "made"]
