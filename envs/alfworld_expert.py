@@ -35,7 +35,8 @@ def plan(engine: Engine) -> tuple[str, ...] | None:
         for wanted in _wishes(engine, query)
         for sketch in _sketches(engine, wanted)
     ]
-    best = min(sketches, key=lambda sketch: len(sketch.moves), default=None)
+    # Of equally short ones always the same: facts are in sets, whose order differs by process.
+    best = min(sketches, key=lambda sketch: (len(sketch.moves), sketch.moves), default=None)
     return None if best is None else tuple(engine.command(move) for move in best.moves)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -88,3 +91,26 @@ def test_a_goal_of_another_kind_is_not_pursued(quirks: Quirks) -> None:
     goal = "(:goal (not (inReceptacle Apple_bar_a CounterTop_bar_a))))"
     engine = Engine(quirks(pddl_problem=problem[: problem.index("(:goal")] + goal))
     assert plan(engine) is None
+
+
+PLANS = """
+from agentgym.envs.alfworld_engine import Engine
+from agentgym.envs.alfworld_expert import plan
+from agentgym.envs.alfworld_generate import generate
+
+for number in range(8):
+    print(plan(Engine(generate("gen-train", f"pick_cool_then_place_in_recep-{number:04d}"))))
+"""
+
+
+def test_of_equally_short_plans_every_process_takes_the_same() -> None:
+    plans = {
+        subprocess.run(
+            [sys.executable, "-c", PLANS],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in range(3)
+    }
+    assert len(plans) == 1
