@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.config import load, merge, override, read_recipe, read_toml, recipe_names
+from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError
 
 LEAST = {"env": {"suite": "alfworld/gen-train"}, "eval": {"suite": "alfworld/gen-unseen"}}
@@ -47,9 +48,10 @@ def test_the_last_layer_has_the_last_word() -> None:
 
 def test_every_recipe_reads_back_what_it_writes() -> None:
     assert recipe_names("alfworld") == ("laptop", "paper")
-    for name in recipe_names("alfworld"):
-        config = load([read_recipe("alfworld", name)])
-        assert load([tomllib.loads(config.to_toml())]) == config
+    for env in env_names():
+        for name in recipe_names(env):
+            config = load([read_recipe(env, name)])
+            assert load([tomllib.loads(config.to_toml())]) == config
 
 
 def test_the_paper_recipe_has_the_published_sizes() -> None:
