@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-reference benchmark-envs clean
+.PHONY: check lint types imports test test-reference benchmark-envs soak clean
 
 check: lint types imports test
 
@@ -35,8 +35,18 @@ test: .venv/.made
 test-reference: .venv-reference/.made # the native ALFWorld engine against TextWorld; about 20 minutes
 	$(REFERENCE)/python -m pytest -m reference -s --timeout 1800 tests/reference
 
-benchmark-envs: .venv-reference/.made
-	$(REFERENCE)/python benchmarks/envs.py
+# Lucene, rank_bm25 and pyjnius are what is measured beside our own searches. Of pyserini only the
+# Java archive is used, none of what it depends on.
+.venv-reference/.engines: .venv-reference/.made
+	$(REFERENCE)/python -m pip install --quiet --disable-pip-version-check rank-bm25==0.2.2 pyjnius==1.9.0
+	$(REFERENCE)/python -m pip install --quiet --disable-pip-version-check --no-deps pyserini==1.6.0
+	touch $@
+
+benchmark-envs: .venv-reference/.engines # all environments beside what was published; about 10 minutes
+	$(REFERENCE)/python benchmarks/envs.py --write
+
+soak: .venv/.made # 20,000 episodes while their processes are killed; goes on where it was interrupted
+	$(BIN)/python benchmarks/soak.py --write
 
 clean:
 	rm -rf .venv .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
