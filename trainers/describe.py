@@ -23,6 +23,7 @@ HOOKS = (
     "select",
     "advantages",
     "prepare",
+    "hold_back",
     "loss",
     "replay",
     "observe",

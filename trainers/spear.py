@@ -17,7 +17,9 @@ What to know: the rewards of calls are meant beside an outcome of 10 (``reward.s
 outcome is 1, ``tool_reward`` 0.01 and ``tool_cap`` 0.1 are the same curriculum. They are paid turn
 by turn, also to who fails. As replay has optimiser steps of its own, an optimiser that scales
 gradients, as Adam does, takes part of w out again. A policy that rarely wins never fills the buffer
-within ``tolerate`` steps: watch ``spear/buffer`` against ``spear/buffer_size``.
+within ``tolerate`` steps: watch ``spear/buffer`` against ``spear/buffer_size``. Where all that is
+replayed earned the same, as with an outcome of won or lost alone, A~ is one number and has no
+covariance: Clip-Cov of replay then takes nothing, and KL-Cov no better tokens than others.
 
 Departures of ``spear:released``, what the published ALFWorld scripts effectively train with:
 
