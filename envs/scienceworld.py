@@ -31,6 +31,8 @@ SIMPLIFICATIONS = (
 )
 _NO_ELECTRICITY = "noElectricalAction"
 
+_HEALINGS = 2  # how often one action is done again after its Java process was lost
+
 T = TypeVar("T")
 
 
@@ -108,7 +110,7 @@ class ScienceWorldEnv(TextEnv):
         self._variation = Variation(*parse_id(task), self._simplifications)
         self._played: list[str] = []
         self._healing(self._replay)
-        return self._game.observation, self._info()
+        return self._game.observation, self._healing(self._info)
 
     def act(self, action: str) -> Outcome:
         """Do an action; the reward is the change of the score, -1 at failure, in hundredths."""
@@ -116,7 +118,8 @@ class ScienceWorldEnv(TextEnv):
         self._healing(lambda: self._game.do(action))
         self._played.append(action)
         reward = (self._game.score - before) / PERFECT
-        return Outcome(self._game.observation, reward, self._game.over, self._info())
+        info = self._healing(self._info)
+        return Outcome(self._game.observation, reward, self._game.over, info)
 
     def expert(self) -> str | None:
         """Return the next action of the simulator's gold path; None once it has been left.
@@ -138,12 +141,18 @@ class ScienceWorldEnv(TextEnv):
 
     def _healing(self, act: Callable[[], T]) -> T:
         """Act; where the Java process is gone, bring the episode back in another and act again."""
-        try:
-            return act()
-        except SimulatorLost:
-            self._simulator = None
+
+        def again() -> T:
             self._replay()
             return act()
+
+        attempt = act
+        for _ in range(_HEALINGS):
+            try:
+                return attempt()
+            except SimulatorLost:
+                self._simulator, attempt = None, again
+        return attempt()
 
     def _replay(self) -> None:
         """Bring the simulator to where the episode is."""

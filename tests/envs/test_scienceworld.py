@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentgym.envs.scienceworld import ScienceWorldEnv
-from agentgym.envs.scienceworld_game import UNKNOWN
-from agentgym.envs.scienceworld_simulators import POOL
+from agentgym.envs.scienceworld_game import UNKNOWN, Game
+from agentgym.envs.scienceworld_simulators import POOL, IsolatedSimulator
 
 FIND = "find-non-living-thing/0"  # begins in the hallway with 8 of 100 points
 AMBIGUOUS = "Ambiguous request:"
@@ -184,3 +184,38 @@ def test_an_episode_survives_its_java_process_word_for_word(env: ScienceWorldEnv
     turns += [env.step(action) for action in actions[2:]]
     assert turns == before
     assert POOL.pids() != (pid,)
+
+
+def test_a_java_process_lost_while_objects_are_looked_up_is_healed(
+    env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = env.step("go to kitchen")
+    env.reset(seed=0, options={"task": FIND})
+    look_up, pids = Game.objects, POOL.pids()
+
+    def objects(game: Game) -> tuple[str, ...]:
+        if POOL.pids() == pids:
+            os.kill(pids[0], signal.SIGKILL)
+        return look_up(game)
+
+    monkeypatch.setattr(Game, "objects", objects)
+    assert env.step("go to kitchen") == expected
+
+
+def test_a_java_process_lost_while_the_episode_is_brought_back_is_healed_too(
+    env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = env.step("go to kitchen")
+    env.reset(seed=0, options={"task": FIND})
+    os.kill(POOL.pids()[0], signal.SIGKILL)
+    lend, lent = POOL.lend, []
+
+    def lend_a_broken_one_first() -> IsolatedSimulator:
+        lent.append(lend())
+        if len(lent) == 1:
+            lent[0].jvm.kill()
+        return lent[-1]
+
+    monkeypatch.setattr(POOL, "lend", lend_a_broken_one_first)
+    assert env.step("go to kitchen") == expected
+    assert len(lent) == 2
