@@ -1,0 +1,175 @@
+"""Cells of a training benchmark: one arm with one seed, trained and then measured once.
+
+A cell is trained from a recipe with what the arm adds to it. Then its last checkpoint plays the
+whole suite of tasks that the recipe holds out, at the temperature and with the limits of training.
+A cell that is done is not done again; one that was cut off goes on from its last checkpoint. No
+checkpoint is chosen by anything: the last one counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from agentgym.config import Config, load, read_recipe
+
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed.
+
+    Attributes:
+        name: What people call it.
+        folder: Where it keeps what it did.
+        env: The environment, whose recipe ``laptop`` is taken.
+        arm: What ``agentgym train`` is told beside the recipe; None: it is not trained.
+        seed: Of training and of the measurement.
+    """
+
+    name: str
+    folder: Path
+    env: str
+    arm: Sequence[str] | None
+    seed: int
+
+    @property
+    def run(self) -> Path:
+        """The folder of its training run."""
+        return self.folder / "run"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was trained and measured to its end."""
+        return (self.folder / "panel" / "results.json").exists()
+
+    @property
+    def success(self) -> float:
+        """Success on the held-out suite, of a cell that is done."""
+        results = json.loads((self.folder / "panel" / "results.json").read_text())
+        rate = results["summary"]["success"]
+        return float(rate["won"] / rate["episodes"])
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return what was measured at each step of training; nothing of an untrained cell."""
+        path = self.run / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def do_all(cells: Sequence[Cell], jobs: int) -> None:
+    """Do what is not done, so many cells at a time, and print a line about each."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for line in pool.map(do, cells):
+            print(line, flush=True)
+
+
+def do(cell: Cell) -> str:
+    """Train and measure one cell, unless that is done; return a line about it."""
+    if not cell.is_done:
+        recipe = load([read_recipe(cell.env, "laptop")])
+        model = recipe.policy.model if cell.arm is None else _train(cell)
+        _measure(cell, recipe, model)
+    return f"{cell.name}, seed {cell.seed}: {cell.success:.3f}"
+
+
+def _train(cell: Cell) -> str:
+    """Train to the end, from the last checkpoint if there is one; return the model's folder."""
+    if not cell.run.exists():
+        begin = ["--env", cell.env, *(cell.arm or []), "--seed", str(cell.seed)]
+        _agentgym("train", *begin, "--output", str(cell.run))
+    elif not _is_trained(cell.run):
+        _agentgym("train", "--resume", str(cell.run))
+    return str(cell.run / "checkpoints" / _latest(cell.run) / "hf")
+
+
+def _is_trained(run: Path) -> bool:
+    """Return whether the last checkpoint is that of the last step."""
+    steps = tomllib.loads((run / "config.toml").read_text())["steps"]
+    return _latest(run) == f"step_{steps:06d}"
+
+
+def _latest(run: Path) -> str:
+    """Return the name of the last checkpoint; nothing if there is none."""
+    path = run / "checkpoints" / "latest"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _measure(cell: Cell, recipe: Config, model: str) -> None:
+    """Play every held-out task once."""
+    env, sampling = recipe.env, recipe.policy.sampling
+    options = [x for key, value in env.options.items() for x in ("--option", f"{key}={value}")]
+    limits = ["--max-turns", str(env.max_turns), "--max-tokens", str(sampling.max_tokens)]
+    _agentgym(
+        *("eval", "--suite", recipe.eval.suite, "--model", model, *options, *limits),
+        *("--temperature", str(recipe.eval.temperature), "--seed", str(cell.seed)),
+        *("--output", str(cell.folder / "panel")),
+    )
+
+
+def _agentgym(*arguments: str) -> None:
+    """Run the command on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "agentgym", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} exited {done.returncode}:\n{done.stderr}")
+
+
+# What is told of cells --------------------------------------------------------------------------
+
+
+def rises(cells: Iterable[Cell], base: Iterable[Cell]) -> list[float]:
+    """Return how much higher success is than that of the base's cell with the same seed."""
+    before = {cell.seed: cell.success for cell in base if cell.is_done}
+    done = [cell for cell in cells if cell.is_done and cell.seed in before]
+    return [cell.success - before[cell.seed] for cell in done]
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Return Student's 95 % interval of a mean, as text."""
+    if len(differences) < 2:
+        return "too few seeds"
+    half = T_975[len(differences) - 1] * stdev(differences) / math.sqrt(len(differences))
+    return f"{fmean(differences) - half:+.3f} to {fmean(differences) + half:+.3f}"
+
+
+def missing(cells: Iterable[Cell]) -> str:
+    """Return a sentence about the cells that are not done; nothing if all are."""
+    names = [f"{cell.name}, seed {cell.seed}" for cell in cells if not cell.is_done]
+    return f"Not done yet: {'; '.join(names)}." if names else ""
+
+
+def draw_curves(axes: Any, label: str, cells: Iterable[Cell], metric: str) -> None:
+    """Draw a metric of trained cells by step: its mean over seeds and their range.
+
+    Args:
+        axes: Of matplotlib.
+        label: Of the line; the number of seeds is added.
+        cells: The same arm with several seeds; those not done are left out.
+        metric: Its name in ``metrics.jsonl``.
+    """
+    rows = [cell.metrics() for cell in cells if cell.is_done]
+    curves = [_smooth([step[metric] for step in steps]) for steps in rows if steps]
+    if not curves:
+        return
+    columns = list(zip(*curves, strict=False))
+    x = range(1, len(columns) + 1)
+    (line,) = axes.plot(x, [fmean(c) for c in columns], label=f"{label} ({len(curves)})")
+    low, high = [min(c) for c in columns], [max(c) for c in columns]
+    axes.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Return the mean of each value and the four before it."""
+    return [fmean(values[max(0, i - 4) : i + 1]) for i in range(len(values))]

@@ -1,0 +1,153 @@
+"""The methods beside GRPO, each on the environments where its paper or its means apply.
+
+    python benchmarks/curves.py --folder runs/curves --env webshop --seeds 0
+    python benchmarks/curves.py --folder runs/curves --write
+
+EPO on ALFWorld and ScienceWorld, EMPG on ALFWorld, SPEAR on WebShop, IGPO and AEPO on search. A
+cell is one arm in one environment with one seed (``cells.py``), and takes minutes. All arms of a
+comparison share the environment's laptop recipe and the base, GRPO; they differ in the method's own
+terms alone. Every arm's final checkpoint plays all held-out tasks of the recipe's suite once.
+
+``--write`` puts the tables of what is done into ``curves.md``, between the two comments that say
+so, and the picture into ``curves.png`` beside this file; it needs ``agentgym[benchmarks]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from cells import Cell, do_all, draw_curves, interval, missing, rises
+
+UNTRAINED, BASE = "no training", "GRPO"
+GRPO = ["--method", "grpo"]
+EPO = ["--method", "epo"]
+EMPG = ["--method", "empg"]
+IGPO = ["--method", "igpo"]
+AEPO = ["--method", "aepo"]
+# Its own base would change what both arms are to share. Calls are paid for an outcome of 10; here
+# the outcome is 1.
+SPEAR = ["--method", "spear", "--set", "method.base=grpo"]
+SPEAR += ["--set", "method.tool_reward=0.01", "--set", "method.tool_cap=0.1"]
+COMPARISONS: dict[str, dict[str, list[str] | None]] = {
+    "alfworld": {UNTRAINED: None, BASE: GRPO, "EPO": EPO, "EMPG": EMPG},
+    "scienceworld": {UNTRAINED: None, BASE: GRPO, "EPO": EPO},
+    "webshop": {UNTRAINED: None, BASE: GRPO, "SPEAR": SPEAR},
+    "search": {UNTRAINED: None, BASE: GRPO, "IGPO": IGPO, "AEPO": AEPO},
+}
+METRICS = {
+    "reward/mean": "reward, the method's own parts included",
+    "episode/success_rate": "success",
+    "actor/entropy": "entropy, nats a token",
+}
+SEEDS = (0, 1, 2)
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- written by curves.py: begin -->", "<!-- written by curves.py: end -->"
+
+Arms = dict[str, list[Cell]]
+
+
+def main() -> None:
+    """Run what is not done, or write down what is."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/curves"))
+    parser.add_argument("--env", choices=COMPARISONS, action="append", help="only these")
+    parser.add_argument("--seeds", type=int, choices=SEEDS, nargs="+", default=SEEDS)
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--write", action="store_true", help="write curves.md and curves.png")
+    options = parser.parse_args()
+    if options.write:
+        write({env: cells_by_arm(options.folder, env) for env in COMPARISONS})
+        return
+    cells = [
+        cell
+        for env in options.env or COMPARISONS
+        for arm in cells_by_arm(options.folder, env).values()
+        for cell in arm
+        if cell.seed in options.seeds
+    ]
+    do_all(sorted(cells, key=lambda cell: cell.seed), options.jobs)
+
+
+def cells_by_arm(folder: Path, env: str) -> Arms:
+    """Return the cells of each arm of an environment's comparison."""
+    return {
+        arm: [
+            Cell(
+                name=f"{env}, {arm}",
+                folder=folder / f"{env}-{arm.replace(' ', '-').lower()}-{seed}",
+                env=env,
+                arm=told,
+                seed=seed,
+            )
+            for seed in SEEDS
+        ]
+        for arm, told in COMPARISONS[env].items()
+    }
+
+
+def write(comparisons: dict[str, Arms]) -> None:
+    """Write the tables and the picture of all cells that are done."""
+    path = HERE / "curves.md"
+    before, _, rest = path.read_text().partition(BEGIN)
+    tables = "\n\n".join(table(env, arms) for env, arms in comparisons.items())
+    path.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}")
+    draw(comparisons)
+    print(tables)
+
+
+def table(env: str, arms: Arms) -> str:
+    """Return the table of an environment."""
+    head = ["arm", "seeds", "success of each", "mean", "rise", "95 % interval of the rise"]
+    lines = [
+        f"**{env}**",
+        "",
+        f"| {' | '.join([*head, 'above GRPO', '95 % interval of that'])} |",
+        "|---|---|---|---|---|---|---|---|",
+        *(row(name, arms) for name, cells in arms.items() if any(c.is_done for c in cells)),
+    ]
+    unfinished = missing([cell for cells in arms.values() for cell in cells])
+    return "\n".join([*lines, *(["", unfinished] if unfinished else [])])
+
+
+def row(name: str, arms: Arms) -> str:
+    """Return an arm's line of the table."""
+    cells = arms[name]
+    rates = [cell.success for cell in cells if cell.is_done]
+    each = ", ".join(f"{rate:.3f}" for rate in rates)
+    above = [] if name == UNTRAINED else difference(cells, arms[UNTRAINED])
+    beside = [] if name in (UNTRAINED, BASE) else difference(cells, arms[BASE])
+    columns = [name, str(len(rates)), each, f"{fmean(rates):.3f}", *(above or ["", ""])]
+    return f"| {' | '.join([*columns, *(beside or ['', ''])])} |"
+
+
+def difference(cells: Sequence[Cell], base: Sequence[Cell]) -> list[str]:
+    """Return the mean difference of cells with the same seed, and its interval."""
+    found = rises(cells, base)
+    return [f"{fmean(found):+.3f}", interval(found)] if found else []
+
+
+def draw(comparisons: dict[str, Arms]) -> None:
+    """Draw each metric of training by step: a row an environment, a line an arm."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows, columns = len(comparisons), len(METRICS)
+    figure = pyplot.figure(figsize=(12, 3 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for line, (env, arms) in zip(grid, comparisons.items(), strict=True):
+        for axes, (metric, label) in zip(line, METRICS.items(), strict=True):
+            for arm, cells in arms.items():
+                draw_curves(axes, arm, cells, metric)
+            axes.set(title=f"{env}: {label}", xlabel="step")
+        if line[0].lines:
+            line[0].legend(title="arm (seeds); mean of 5 steps; band: range", fontsize="small")
+    figure.savefig(HERE / "curves.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main()
