@@ -73,6 +73,8 @@ class CloneOptions(BaseModel):
         shape: Of a fresh model.
         vocabulary: Tokens of a fresh tokenizer, at most.
         phrases: What the environment says again and again; one token each in a fresh tokenizer.
+        names: Whether a fresh tokenizer cuts names from the space before them, so that they can
+            be copied from wherever they stand.
         slips: Chances of an action being a slip, of which each episode draws one.
         max_tokens: Longer demonstrations are left out.
         recorded: So many demonstrations are played, kept in the run folder and learnt again and
@@ -91,6 +93,7 @@ class CloneOptions(BaseModel):
     shape: Shape = Shape()
     vocabulary: int = Field(default=1536, ge=300)
     phrases: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    names: bool = False
     slips: tuple[float, ...] = Field(default=(0.0, 0.1, 0.25), min_length=1)
     max_tokens: int = Field(default=1200, ge=2)
     recorded: int | None = Field(default=None, ge=1)
@@ -225,7 +228,7 @@ def _fresh(options: CloneOptions, shown: Iterable[Demonstration], env: str) -> _
     """Train a tokenizer on demonstrations, and draw the first weights."""
     prompt = _plain(env)
     texts = (text for demonstration in shown for text in texts_of(demonstration, prompt))
-    tokenizer = train_tokenizer(texts, options.vocabulary, options.phrases)
+    tokenizer = train_tokenizer(texts, options.vocabulary, options.phrases, options.names)
     return _Parts(fresh_model(tokenizer, options.shape, options.seed), tokenizer, prompt)
 
 

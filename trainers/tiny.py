@@ -3,7 +3,8 @@
 The tokenizer is byte-level BPE, so that any text round-trips. Its splitting rule is made for
 worlds that call things ``cabinet 8``: type and number are two tokens, so that what is learned
 about one cabinet holds for all, and a phrase that the environment repeats at every turn is one
-token, so that an episode is short.
+token, so that an episode is short. Another rule is for worlds whose things have names of their
+own: a name is the same tokens wherever it stands, so that it can be copied.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ CHAT_TEMPLATE = (
 SPECIAL = (PAD, END, *(f"<|{role}|>" for role in ROLES))
 
 _WORDS = r" ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]|\s+"
+_NAMES = (  # what stands before a name takes the space, so that no name has one
+    r"\p{Lu}\p{L}*| ?\p{Ll}\p{L}*(?: \p{Ll}\p{L}*)* ?|\p{L}+|\p{N}{1,2}|[^\s\p{L}\p{N}] ?|\s+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Shape:
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocabulary: int, phrases: Sequence[str] = ()
+    texts: Iterable[str], vocabulary: int, phrases: Sequence[str] = (), names: bool = False
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with a chat template on ``texts``.
 
@@ -71,16 +75,16 @@ def train_tokenizer(
         vocabulary: Tokens at most, the 256 bytes and the special tokens included.
         phrases: Strings that are split off whole, and so become one token where the texts repeat
             them often enough; where several fit, the longest.
+        names: Whether a word with a capital is the same tokens after a space and without one.
+            Words without a capital are then split off together, and years after two digits.
     """
     # The regular expression takes the first alternative that fits.
     longest_first = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
-    whole = "|".join(map(_whole, longest_first))
+    rule = "|".join([*map(_whole, longest_first), _NAMES if names else _WORDS])
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(
-                TokenizerRegex("|".join(filter(None, (whole, _WORDS)))), "isolated"
-            ),
+            pre_tokenizers.Split(TokenizerRegex(rule), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

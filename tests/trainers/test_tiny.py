@@ -54,6 +54,33 @@ def test_of_two_phrases_that_fit_the_longer_is_taken(tokenizer: PreTrainedTokeni
     assert tokenizer.decode([ids[0]]) == ", and a"
 
 
+@pytest.fixture(scope="module")
+def named() -> PreTrainedTokenizerFast:
+    texts = [
+        "Who taught Carla Dornano?",
+        "<search>Carla Dornano</search>",
+        " She was taught by Ada.",
+    ]
+    return train_tokenizer(texts * 9, 400, ("<search>", "</search>"), names=True)
+
+
+def test_a_name_is_the_same_tokens_wherever_it_stands(named: PreTrainedTokenizerFast) -> None:
+    def tokens(text: str) -> list[str]:
+        return [named.decode([one]) for one in named.encode(text, add_special_tokens=False)]
+
+    name = ["Carla", " ", "Dornano"]
+    assert tokens("Who taught Carla Dornano?") == ["Who", " taught ", *name, "?"]
+    assert tokens("<search>Carla Dornano</search>") == ["<search>", *name, "</search>"]
+    assert tokens(" Carla Dornano was taught by Ada.")[1:4] == name
+
+
+@pytest.mark.parametrize(
+    "text", [*TEXTS, "  Two  spaces \n\n", "Grüße, 你好 🙂", "DiX (1932) {}%_\t"]
+)
+def test_any_text_round_trips_with_names_cut_off(named: PreTrainedTokenizerFast, text: str) -> None:
+    assert named.decode(named.encode(text, add_special_tokens=False)) == text
+
+
 def test_a_growing_conversation_keeps_its_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     script = Script(load_prompt("alfworld", "plain", "full"), tokenizer)
     assert script.chat.end_of_turn == tokenizer.convert_tokens_to_ids(END)
