@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,17 @@ class SimulatorLost(EnvFault):
 class _Client(GatewayClient):  # type: ignore[misc] # py4j has no types
     """Neither tries again nor writes to anybody's log when the process is gone."""
 
+    def __init__(self, parameters: GatewayParameters, process: subprocess.Popen[str]) -> None:
+        super().__init__(gateway_parameters=parameters)
+        self._process = process
+
+    def _create_connection(self) -> Any:
+        # Asked for at any time, as what Python collects is given up in Java too.
+        if self._process.poll() is not None:
+            self.is_connected = False
+            raise Py4JNetworkError("the Java process has ended")
+        return super()._create_connection()
+
     def send_command(self, command: str, retry: bool = True, binary: bool = False) -> str:
         connection = self._get_connection()
         try:
@@ -66,6 +78,7 @@ class Jvm:
 
     Raises:
         DataError: There is no Java, or it does not start.
+        SimulatorLost: It was killed while it started.
     """
 
     def __init__(self) -> None:
@@ -73,8 +86,16 @@ class Jvm:
         self._process, port, token = _start(find_java())
         self.pid = self._process.pid
         parameters = GatewayParameters(port=port, auth_token=token)
-        self._client = _Client(gateway_parameters=parameters)
+        self._client = _Client(parameters, self._process)
         self.gateway = JavaGateway(self._client)
+        try:
+            with guarded(self):
+                self._prepare()
+        except BaseException:  # nobody else could close it
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         java = self.gateway.jvm.java
         # Looked up once: each part of such a name is a message.
         self.set_item = java.lang.reflect.Array.set
@@ -216,8 +237,14 @@ def _start(java: Path) -> tuple[subprocess.Popen[str], int, str]:
 
 
 def _refuse(java: Path, process: subprocess.Popen[str], said: IO[str]) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_EXIT_S)
+    killed = (process.poll() or 0) < 0
     process.kill()
     process.communicate()
+    if killed:
+        signal_name = signal.Signals(-process.returncode).name
+        raise SimulatorLost(f"the Java process was killed by {signal_name} while it started")
     said.seek(0)
     lines = [line.strip() for line in said if line.strip()]
     why = lines[0] if lines else f"exit code {process.returncode}, and it said nothing"

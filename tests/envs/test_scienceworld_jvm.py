@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -108,6 +109,47 @@ def test_a_process_that_is_gone_is_a_fault_that_says_so(caplog: pytest.LogCaptur
     jvm.close()
     jvm.close()
     assert not caplog.records
+
+
+def test_what_is_given_up_after_the_process_is_gone_is_no_matter_for_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    jvm = Jvm()
+    objects = [jvm.array("String", ["a"]) for _ in range(3)]
+    jvm._client.deque.clear()  # no connection is at hand: another one would have to be made
+    os.kill(jvm.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, jvm.pid, os.WEXITED | os.WNOWAIT)
+    objects.clear()
+    gc.collect()
+    assert not caplog.records
+    jvm.close()
+
+
+def test_a_process_that_is_killed_before_it_is_ready_is_a_fault_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = []
+
+    def kill_first(jvm: Jvm) -> None:
+        started.append(jvm)
+        os.kill(jvm.pid, signal.SIGKILL)
+        prepare(jvm)
+
+    prepare = Jvm._prepare
+    monkeypatch.setattr(Jvm, "_prepare", kill_first)
+    with pytest.raises(SimulatorLost, match="is gone"):
+        Jvm()
+    (jvm,) = started
+    assert not jvm.alive
+    assert jvm._process.stdin is not None
+    assert jvm._process.stdin.closed
+
+
+@pytest.mark.usefixtures("no_java")
+def test_a_process_that_is_killed_before_it_tells_its_port_is_a_fault_too(tmp_path: Path) -> None:
+    script(tmp_path, "kill -9 $$")
+    with pytest.raises(SimulatorLost, match="killed by SIGKILL while it started"):
+        Jvm()
 
 
 # Without Java -------------------------------------------------------------------------------------
