@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from agentgym import __version__, cli_envs, cli_eval, cli_methods, cli_play, cli_train
+from agentgym import __version__, cli_envs, cli_eval, cli_methods, cli_play, cli_plot, cli_train
 from agentgym.console import say, warn
 from agentgym.errors import AgentGymError
 
@@ -35,6 +35,9 @@ app.command(
 )(cli_eval.eval_)
 app.command("train", epilog="Example: agentgym train --env alfworld --method epo")(cli_train.train)
 app.command("play", epilog="Example: agentgym play --env alfworld --seed 3")(cli_play.play)
+app.command("plot", epilog="Example: agentgym plot runs/seed-0 runs/seed-1 -o curves")(
+    cli_plot.plot
+)
 
 
 def _version(wanted: bool) -> None:

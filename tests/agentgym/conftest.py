@@ -1,17 +1,22 @@
 """What several tests of the front door need: an environment of their own, and the command."""
 
+import gzip
+import json
+import re
 import ssl
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 
+from agentgym import __version__
 from agentgym.cli import main
 from agentgym.envs import registry
 from agentgym.envs.base import Outcome, TextEnv
@@ -142,6 +147,108 @@ class FileServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.ranges: list[str | None] = []  # that were asked for
         self.sent_of: Counter[str] = Counter()  # bytes of bodies
+
+MakeRun = Callable[..., Path]
+
+_CONFIG = """seed = {seed}
+steps = 3
+[env]
+suite = "corridor/train"
+[method]
+name = "epo"
+"""
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Make the folder of a run: three steps, an evaluation before them, trajectories of step 2.
+
+    The trajectories are of groups of four, two of which branch off; ``say`` is what is said in
+    their first turn. The first group has tokens.
+    """
+
+    def make(name: str = "run", seed: int = 0, trajectories: int = 8, say: str = "go") -> Path:
+        folder = tmp_path / f"{name}-{seed}"
+        first = folder / "eval" / "step_000000"
+        first.mkdir(parents=True)
+        (folder / "trajectories").mkdir()
+        (folder / "config.toml").write_text(_CONFIG.format(seed=seed))
+        (folder / "env.json").write_text(json.dumps({"agentgym": __version__}))
+        results = {
+            "protocol": {"suite": "corridor/test"},
+            "summary": {"success": {"value": 0.25}, "score": 0.25},
+        }
+        (first / "results.json").write_text(json.dumps(results))
+        steps = [_metrics(step, seed) for step in (1, 2, 3)]
+        steps[-1]["eval/corridor/test/success_rate"] = 0.75
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(s) + "\n" for s in steps))
+        played = [_trajectory(n, say) for n in range(trajectories)]
+        without = [{k: v for k, v in t.items() if k not in ("rows", "return")} for t in played[:8]]
+        _write_lines(first / "trajectories.jsonl.gz", without)
+        _write_lines(folder / "trajectories" / "step_000002.jsonl.gz", played)
+        return folder
+
+    return make
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
+
+
+def _metrics(step: int, seed: int) -> dict[str, float]:
+    return {
+        "step": step,
+        "episode/success_rate": (step + seed) / 8,
+        "reward/mean": float(step + seed),
+        "actor/entropy": 1 / step,
+        "actor/entropy_turn_0": 2 / step,
+        "actor/entropy_turn_1": 1 / step,
+        "time/generate": 1.5,
+    }
+
+
+def _trajectory(n: int, say: str) -> dict[str, Any]:
+    """Return the n-th trajectory: three turns; every other one is won in the third."""
+    member, won = n % 4, n % 2 == 0
+    actions = [say, "look", "look" if member == 3 else "leave"]
+    turns = [
+        {
+            "observation": f"room {k} of task {n // 4}",
+            "text": f"I think. <action>{action}</action>",
+            "action": action,
+            "parse_error": "no <action> tag" if (member, k) == (1, 1) else None,
+            "admissible": (member, k) != (1, 1),
+            "reward": float(won and k == 2),
+        }
+        for k, action in enumerate(actions)
+    ]
+    line = {
+        "task": f"task-{n // 4:05d}", "member": member, "branch": int(member == 2),
+        "parent": [0, 0] if member == 2 else None, "shared_turns": 1 if member == 2 else 0,
+        "suite": "corridor/train", "task_type": ("two rooms", "three rooms")[n // 4 % 2],
+        "goal": "get out", "won": won, "score": float(won),
+        "stop": "terminated" if won else "turns", "error": None, "faults": 0, "turns": turns,
+        "return": float(won),
+    }  # fmt: skip
+    return line | {"rows": [_row(turns)]} if n < 4 else line
+
+
+def _row(turns: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return the tokens of a trajectory: two of an observation, then a turn's words, and again."""
+    row: dict[str, list[Any]] = {name: [] for name in _TOKEN_FIELDS}
+    for k, turn in enumerate(turns):
+        words = re.findall(r"\s*\S+", turn["text"])
+        for i, word in enumerate(("<obs>", "</obs>", *words)):
+            said = i >= 2
+            values = (100 + i, k if said else -1, -0.1 * i * said, -0.11 * i * said,
+                      (0.5 - 0.25 * i) * said, 0.2 * i * said, word)  # fmt: skip
+            for name, value in zip(_TOKEN_FIELDS, values, strict=True):
+                row[name].append(value)
+    return row
+
+
+_TOKEN_FIELDS = ("ids", "turn", "behaviour_logprob", "logprob", "advantage", "entropy", "text")
+
 
     @property
     def sent(self) -> int:

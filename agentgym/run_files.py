@@ -1,0 +1,266 @@
+"""Reads a run folder for people: what can be read is read, and what cannot is said in one line.
+
+Standard library only, so that looking at a run waits for nothing. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import tomllib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from agentgym import __version__
+from agentgym.errors import DataError
+
+METRICS_FILE = "metrics.jsonl"
+_EXPECTED: Mapping[str, type | tuple[type, ...]] = {
+    "task": str,
+    "member": int,
+    "branch": int,
+    "won": bool,
+    "stop": str,
+    "turns": list,
+}
+"""What every trajectory has, and of which kind; a line without them is of something else."""
+
+_TURN = ("observation", "text", "action")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of trajectories: of a training step, or of the evaluation after one."""
+
+    name: str  # train/10 or eval/10
+    kind: str  # train or eval
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, as far as it can be read.
+
+    ``problems`` has a line for each thing that cannot: which file, where in it, and what it is.
+    """
+
+    path: Path
+    steps: tuple[Mapping[str, float], ...]  # metrics, sorted by step; the last word on a step wins
+    sources: tuple[Source, ...]  # sorted by step, training before evaluation
+    config: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)  # env.json
+    problems: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def title(self) -> str:
+        """What was trained, how, by what seed, as far as the configuration says."""
+        suite = _inner(self.config, "env", "suite")
+        method = _inner(self.config, "method", "name") if self.config else None
+        if suite is None:
+            return self.name
+        return f"{method or 'grpo'} on {suite}, seed {self.config.get('seed', 0)}"
+
+
+def open_run(folder: Path) -> Run:
+    """Read a run folder but for its trajectories, which :func:`read_source` reads.
+
+    Raises:
+        DataError: It is no folder, or holds neither metrics nor trajectories.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; expected that of a run, as runs/NAME")
+    problems: list[str] = []
+    steps = _with_first(folder, _metrics(folder / METRICS_FILE, problems), problems)
+    sources = tuple(sorted(_sources(folder), key=lambda s: (s.step, s.kind == "eval")))
+    if not (steps or sources):
+        why = f"; {problems[0]}" if problems else ""
+        raise DataError(
+            f"{folder} is no run that can be shown: it has neither {METRICS_FILE} with steps nor"
+            f" trajectories{why}"
+        )
+    about = _table(folder / "env.json", json.loads, problems)
+    version = about.get("agentgym")
+    if about and version != __version__:
+        problems.append(
+            f"{folder / 'env.json'}: the run is of agentgym {version}, this is {__version__};"
+            " what it calls otherwise is not shown"
+        )
+    config = _table(folder / "config.toml", tomllib.loads, problems)
+    return Run(folder, steps, sources, config, about, tuple(problems))
+
+
+def read_source(source: Source) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the trajectories of a file.
+
+    Returns:
+        Those that are whole, and a line for each thing that is wrong.
+    """
+    text, problem = _text(source.path)
+    problems = [problem] if problem else []
+    found = []
+    for number, line in _json_lines(source.path, text, problems):
+        wrong = _not_a_trajectory(line)
+        if wrong:
+            problems.append(f"{source.path} line {number}: {wrong}; left out")
+        else:
+            found.append(line)
+    return found, _few(problems)
+
+
+def series(steps: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    """Return the finite values of a metric as (step, value), in the order of the steps."""
+    return [(line["step"], line[name]) for line in steps if math.isfinite(line.get(name, math.nan))]
+
+
+def metric_names(steps: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """Return the names of all metrics, sorted."""
+    return tuple(sorted({name for line in steps for name in line} - {"step"}))
+
+
+def invalid(trajectory: Mapping[str, Any]) -> int:
+    """Return how many turns did not follow the action format, or had an unknown action."""
+    return sum(
+        turn.get("parse_error") is not None or turn.get("admissible") is False
+        for turn in trajectory["turns"]
+    )
+
+
+def repeated(trajectory: Mapping[str, Any]) -> int:
+    """Return how many turns took the very action of the turn before."""
+    actions = [turn.get("action") for turn in trajectory["turns"]]
+    return sum(a == b for a, b in pairwise(actions))
+
+
+# How the parts are read ---------------------------------------------------------------------------
+
+
+def _sources(folder: Path) -> Iterator[Source]:
+    for path in (folder / "trajectories").glob("step_*.jsonl*"):
+        number = path.name.removeprefix("step_").split(".")[0]
+        if number.isdigit():
+            yield Source(f"train/{int(number)}", "train", int(number), path)
+    for path in (folder / "eval").glob("step_*/trajectories.jsonl*"):
+        number = path.parent.name.removeprefix("step_")
+        if number.isdigit():
+            yield Source(f"eval/{int(number)}", "eval", int(number), path)
+
+
+def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, float], ...]:
+    if not path.exists():
+        return ()
+    text, problem = _text(path)
+    wrong = [problem] if problem else []
+    by_step: dict[float, Mapping[str, float]] = {}
+    for number, line in _json_lines(path, text, wrong):
+        numbers = {k: v for k, v in line.items() if isinstance(v, int | float)}
+        if not math.isfinite(numbers.get("step", math.nan)):
+            wrong.append(f"{path} line {number}: no step in it; left out")
+        else:
+            by_step[numbers["step"]] = numbers
+    problems += _few(wrong)
+    return tuple(by_step[step] for step in sorted(by_step))
+
+
+def _with_first(
+    folder: Path, steps: tuple[Mapping[str, float], ...], problems: list[str]
+) -> tuple[Mapping[str, float], ...]:
+    """Return the metrics with what was measured before the first step, as step 0.
+
+    No line of metrics has that: they are written after a step.
+    """
+    table = _table(folder / "eval" / "step_000000" / "results.json", json.loads, problems)
+    suite, rate = _inner(table, "protocol", "suite"), _inner(table, "summary", "success")
+    if not (suite and isinstance(rate, dict)) or any(line["step"] == 0 for line in steps):
+        return steps
+    numbers = {"success_rate": rate.get("value"), "score": _inner(table, "summary", "score")}
+    first = {f"eval/{suite}/{n}": v for n, v in numbers.items() if isinstance(v, int | float)}
+    return ({"step": 0, **first}, *steps) if first else steps
+
+
+def _table(path: Path, parse: Any, problems: list[str]) -> Mapping[str, Any]:
+    try:
+        table = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # both formats' errors are ValueErrors
+        problems.append(f"{path}: {error}")
+        return {}
+    if not isinstance(table, dict):
+        problems.append(f"{path}: expected a table, got {type(table).__name__}")
+        return {}
+    return table
+
+
+def _text(path: Path) -> tuple[str, str | None]:
+    """Return what a file says, as far as it can be unpacked, and what is wrong with it."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return "", f"{path}: {error.strerror or error}"
+    problem = None
+    if path.suffix == ".gz":
+        data, problem = _unpack(path, data)
+    return data.decode("utf-8", errors="replace"), problem
+
+
+def _unpack(path: Path, data: bytes) -> tuple[bytes, str | None]:
+    unpacker = zlib.decompressobj(wbits=31)  # gzip
+    try:
+        return gzip.decompress(data), None
+    except (OSError, EOFError, zlib.error) as error:
+        broken = str(error)
+    try:  # the beginning of a file that was cut off is still good
+        return unpacker.decompress(data), f"{path}: cut off after {len(data)} bytes ({broken})"
+    except zlib.error:
+        return b"", f"{path}: not gzip, or broken ({broken})"
+
+
+def _json_lines(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of JSON lines with the line's number, counted from 1."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            problems.append(f"{path} line {number}: no JSON, or cut off: {line[:40]!r}; left out")
+            continue
+        if isinstance(content, dict):
+            yield number, content
+        else:
+            problems.append(f"{path} line {number}: expected an object; left out")
+
+
+def _not_a_trajectory(line: Mapping[str, Any]) -> str | None:
+    for name, kind in _EXPECTED.items():
+        if not isinstance(line.get(name), kind):
+            return f"no trajectory: {name} is {str(line.get(name))[:40]!r}"
+    for k, turn in enumerate(line["turns"]):
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(n), str) for n in _TURN):
+            return f"no trajectory: turn {k} lacks one of {', '.join(_TURN)}"
+    return None
+
+
+_MANY = 5
+
+
+def _few(problems: list[str]) -> list[str]:
+    """Return the first problems of a file, and how many more there are."""
+    more = len(problems) - _MANY
+    return problems if more <= 0 else [*problems[:_MANY], f"and {more} more in the same file"]
+
+
+def _inner(table: Mapping[str, Any], section: str, key: str) -> Any:
+    inside = table.get(section)
+    return inside.get(key) if isinstance(inside, dict) else None

@@ -1,0 +1,130 @@
+"""Curves of runs: what stands in a panel, what the band of seeds is, and the pictures."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentgym import plot as plot_module
+from agentgym.curves import PANELS, Curve, by_seed, curve, found, label, panels_of
+from agentgym.errors import UsageError
+from agentgym.plot import plot
+from agentgym.run_files import Run, open_run
+
+MakeRun = Callable[..., Path]
+
+
+def run(values: Mapping[float, float], config: Mapping[str, Any] | None = None) -> Run:
+    steps = tuple({"step": step, "x": value} for step, value in values.items())
+    return Run(Path("r"), steps, (), config or {})
+
+
+def test_a_curve_is_the_mean_of_the_seeds_from_the_lowest_to_the_highest() -> None:
+    runs = [run({1: 1.0, 2: 4.0}), run({1: 3.0, 2: 8.0}), run({1: 5.0})]
+    # Step 1: (1 + 3 + 5) / 3 = 3. Step 2: (4 + 8) / 2 = 6, of the two runs that have it.
+    assert curve(runs, "x", "range") == Curve((1, 2), (3, 6), (1, 4), (5, 8))
+
+
+def test_a_band_of_a_standard_deviation_has_ddof_1() -> None:
+    # Deviations from 3 are -2, 0, 2: sqrt((4 + 0 + 4) / (3 - 1)) = 2.
+    runs = [run({1: 1.0}), run({1: 3.0}), run({1: 5.0})]
+    assert curve(runs, "x", "sd") == Curve((1,), (3,), (1,), (5,))
+
+
+def test_smoothing_averages_each_run_over_this_value_and_those_before() -> None:
+    assert curve([run({1: 1.0, 2: 3.0, 3: 8.0})], "x", "none", 2).mean == (1, 2, 5.5)
+
+
+def test_a_single_run_has_no_band() -> None:
+    for band in ("range", "sd", "none"):
+        alone = curve([run({1: 1.0})], "x", band)  # type: ignore[arg-type]
+        assert alone.low == alone.mean == alone.high
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_group() -> None:
+    epo = {"seed": 0, "method": {"name": "epo"}, "optim": {"lr": 1.0}}
+    runs = [
+        run({}, epo),
+        run({}, {**epo, "seed": 1}),
+        run({}, {**epo, "optim": {"lr": 2.0}}),
+        run({}, {**epo, "method": {"name": "grpo"}}),
+        run({}),
+        run({}),
+    ]
+    groups = by_seed(runs)
+    assert list(groups) == ["epo, optim.lr 1.0", "epo, optim.lr 2.0", "grpo", "r", "r (r)"]
+    assert [len(group) for group in groups.values()] == [2, 1, 1, 1, 1]
+
+
+def test_turns_are_in_the_order_of_their_numbers() -> None:
+    (panel,) = [panel for panel in PANELS if panel.heat]
+    names = ["actor/entropy", "actor/entropy_turn_10", "actor/entropy_turn_2"]
+    assert found(panel, names) == ("actor/entropy_turn_2", "actor/entropy_turn_10")
+
+
+def test_every_metric_of_a_panel_is_named_as_people_read_it() -> None:
+    assert label("eval/alfworld/gen-unseen/success_rate") == "held out, alfworld/gen-unseen"
+    assert label("episode/pick_two_obj/success_rate") == "pick two obj"
+    assert label("time/generate") == "generate"
+
+
+def test_panels_without_metrics_are_left_out(make_run: MakeRun) -> None:
+    opened = [open_run(make_run())]
+    titles = [panel.title for panel, _ in panels_of(opened)]
+    assert titles == ["Success", "Reward", "Entropy", "Entropy by turn", "Time"]
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def test_pictures_are_made_of_several_seeds_and_are_the_same_twice(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    runs = [open_run(make_run(seed=seed)) for seed in (0, 1)]
+    png, svg = plot(runs, tmp_path / "a" / "curves")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    drawn = svg.read_text()
+    for said in ("Entropy by turn", "epo on corridor/train, 2 seeds", "lowest to highest seed"):
+        assert said in drawn
+    again = plot(runs, tmp_path / "b" / "curves.png")
+    assert [path.read_bytes() for path in again] == [png.read_bytes(), svg.read_bytes()]
+
+
+def test_only_the_panels_that_are_wanted_are_drawn(make_run: MakeRun, tmp_path: Path) -> None:
+    _, svg = plot([open_run(make_run())], tmp_path / "c", only=["reward"])
+    drawn = svg.read_text()
+    assert "Reward" in drawn
+    assert "Success" not in drawn
+    with pytest.raises(UsageError, match="no panel 'Loss'; they have: Success, Reward"):
+        plot([open_run(make_run("other"))], tmp_path / "c", only=["Loss"])
+
+
+def test_without_matplotlib_the_extra_is_named(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(plot_module, "import_module", missing)
+    with pytest.raises(UsageError, match=r"pip install 'agentgym\[plot\]'"):
+        plot([open_run(make_run())], tmp_path / "c")
+
+
+def test_the_command_draws_and_says_what_it_could_not_read(
+    agentgym: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = make_run()
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4')
+    code, out, err = agentgym("plot", folder, "-o", tmp_path / "curves")
+    assert code == 0
+    assert out.splitlines() == [f"written: {tmp_path / 'curves'}.{k}" for k in ("png", "svg")]
+    assert err.count("\n") == 1
+    assert "metrics.jsonl line 4" in err
+
+
+def test_the_command_refuses_what_is_no_run_in_one_line(agentgym: Any, tmp_path: Path) -> None:
+    code, _, err = agentgym("plot", tmp_path)
+    assert (code, err.count("\n")) == (1, 1)
+    assert str(tmp_path) in err
