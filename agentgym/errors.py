@@ -42,6 +42,21 @@ class WorkerError(AgentGymError):
     """A worker process could not be started, or was closed."""
 
 
+class ContextOverflow(UsageError):  # noqa: N818 (what happened, as the field says)
+    """One request does not fit into the model's context; others may.
+
+    It ends an episode with ``Stop.TOKENS``.
+    """
+
+
+class ServerError(AgentGymError):
+    """A model server cannot be used: it is not there, is no vLLM, refused, or died too often."""
+
+
+class StaleWeightsError(ServerError):
+    """After weights were handed to a server, it and the trainer do not agree."""
+
+
 class DivergedError(AgentGymError):
     """Training left the finite numbers and did not come back."""
 

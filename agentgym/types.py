@@ -118,6 +118,7 @@ class Sample:
     entropies: tuple[float, ...] | None  # None where the policy does not know them
     finish: Literal["stop", "length"]
     version: int  # of the weights that sampled it
+    faults: int = 0  # outside faults that were healed while it was sampled
 
 
 class Policy(Protocol):

@@ -1,0 +1,305 @@
+"""A policy that vLLM servers answer for, over HTTP; nothing of vLLM is imported.
+
+Each episode asks for its turns as soon as it needs them, and stays with one server, which keeps the
+keys and values of its prefix. Turns are sampled with the seeds that a policy in this process would
+use, but by other draws, and in batches that timing makes: a served run repeats tasks and seeds, not
+tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeVar
+
+from agentgym.errors import ContextOverflow, UsageError
+from agentgym.policies.vllm_http import ServerOptions
+from agentgym.policies.vllm_loop import LoopThread
+from agentgym.policies.vllm_replica import Replica, Way
+from agentgym.policies.vllm_wire import Said, completion, read_choices
+from agentgym.types import Request, Sample
+
+T = TypeVar("T")
+_PROBE_ROWS, _PROBE_TOKENS = 2, 24
+
+
+class Decoder(Protocol):
+    """What is needed of a tokenizer."""
+
+    def __len__(self) -> int:
+        """Return how many tokens there are."""
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of ids, special tokens too."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """What sampling took so far."""
+
+    prompt_tokens: int = 0
+    sampled_tokens: int = 0
+    seconds: float = 0.0  # in which at least one turn was being sampled
+    faults: int = 0  # answers that were lost, and asked for again
+
+
+class VLLMPolicy:
+    """One model on one or more vLLM servers.
+
+    Args:
+        options: The servers, and how they are treated.
+        tokenizer: The model's own.
+        way: How weights get there: ``disk`` reloads those of a folder, ``lora`` loads an adapter.
+        version: Of the weights that the servers have now.
+
+    Attributes:
+        spent: What sampling took so far.
+        probe: Rows of fixed tokens, by which server and trainer are compared.
+
+    Raises:
+        UsageError: There is no URL, or one is none.
+        ServerError: A server cannot be used; the message says what was found and what to do.
+    """
+
+    pacing: Literal["rounds", "free"] = "free"
+
+    def __init__(
+        self, options: ServerOptions, tokenizer: Decoder, way: Way = "disk", version: int = 0
+    ) -> None:
+        if not options.urls:
+            raise UsageError("no server is named; give one as --server http://HOST:PORT")
+        self.version = version
+        self.spent = Spent()
+        self.probe = probe_rows(len(tokenizer))
+        self._tokenizer = tokenizer
+        self._homes: dict[str, Replica] = {}
+        self._sampling, self._busy_since = 0, 0.0
+        self._cools_first: bool | None = None
+        self._thread = LoopThread()
+        try:
+            self._replicas = self._thread.run(self._connect(options, way))
+        except BaseException:
+            self._thread.close()
+            raise
+        self.max_context = min(replica.max_context for replica in self._replicas)
+
+    # Acting -----------------------------------------------------------------------------------
+
+    async def sample(self, requests: Sequence[Request]) -> list[Sample]:
+        """Sample one turn for each request; see :class:`agentgym.types.Policy`.
+
+        Requests of one call with the same prompt go to the server as one, for several samples.
+
+        Raises:
+            UsageError: A session is named twice, or the servers return no log-probabilities at
+                this temperature.
+            ContextOverflow: A request does not fit into the context.
+            ServerError: A server refused, stayed away, or lost a turn three times.
+        """
+        self._check(requests)
+        for temperature in {request.temperature for request in requests}:
+            await self._thread.wait(self._check_temperature(temperature))
+        groups = self._same_prompts(requests)
+        with self._busy():
+            found = await self._thread.wait(_all([self._sample(alike) for alike in groups]))
+        samples = {
+            request.session: sample
+            for alike, said in zip(groups, found, strict=True)
+            for request, sample in zip(alike, said, strict=True)
+        }
+        self._count(requests, samples)
+        return [samples[request.session] for request in requests]
+
+    async def score(self, ids: Sequence[Sequence[int]], start: Sequence[int]) -> list[list[float]]:
+        """Return log-probabilities at temperature 1 of each row's tokens from ``start`` on.
+
+        Raises:
+            UsageError: A start is 0 or outside its row: a first token has no probability.
+            ContextOverflow: A row leaves no room for the one token that vLLM samples beside.
+            ServerError: As for :meth:`sample`.
+        """
+        for row, first in zip(ids, start, strict=True):
+            if not 1 <= first <= len(row):
+                raise UsageError(
+                    f"scoring starts at token {first} of {len(row)}; expected 1 or more"
+                )
+            if len(row) >= self.max_context:
+                raise ContextOverflow(
+                    f"a row of {len(row)} tokens is to be scored; the servers read less than"
+                    f" {self.max_context}"
+                )
+        work = [
+            self._replicas[n % len(self._replicas)].score(row, first)
+            for n, (row, first) in enumerate(zip(ids, start, strict=True))
+        ]
+        return await self._thread.wait(_all(work))
+
+    def fork(self, session: str, copy: str) -> None:
+        """Let ``copy`` go to the server that keeps the prefix of ``session``."""
+        if session in self._homes:
+            self._homes[copy] = self._homes[session]
+
+    def drop(self, session: str) -> None:
+        """Forget a session. Dropping one that is not there does nothing."""
+        self._homes.pop(session, None)
+
+    # Weights ----------------------------------------------------------------------------------
+
+    def load(self, path: str, version: int) -> None:
+        """Let every server take the weights of a folder; it must see the folder under that path.
+
+        The folder is needed as long as these are the weights: a server that is restarted is given
+        them again.
+
+        Raises:
+            DataError: There are no weights in the folder.
+            ServerError: A server did not take them.
+        """
+        self._thread.run(_all([replica.load(path, version) for replica in self._replicas]))
+        self.version = version
+
+    def fingerprints(self) -> dict[str, list[list[float]]]:
+        """Return by URL what each server said of :attr:`probe` after the last load.
+
+        They are the log-probabilities of each row's tokens from the second on.
+        """
+        return {replica.url: replica.fingerprint for replica in self._replicas}
+
+    def check_temperature(self, temperature: float) -> None:
+        """Refuse a temperature at which the servers return log-probabilities of another one.
+
+        Raises:
+            UsageError: They return those before the temperature.
+        """
+        self._thread.run(self._check_temperature(temperature))
+
+    def close(self) -> None:
+        """Hang up. Closing twice is the same as closing once."""
+        if self._thread.closed:
+            return
+        self._thread.run(_all([replica.close() for replica in self._replicas]))
+        self._thread.close()
+
+    # Inside -----------------------------------------------------------------------------------
+
+    async def _connect(self, options: ServerOptions, way: Way) -> list[Replica]:
+        run = uuid.uuid4().hex[:6]
+        replicas = [Replica(url, options, self.probe, run) for url in options.urls]
+        await _all([replica.connect(way) for replica in replicas])
+        return replicas
+
+    def _check(self, requests: Sequence[Request]) -> None:
+        if len({request.session for request in requests}) < len(requests):
+            raise UsageError("two requests of one call name the same session; a session acts once")
+        for request in requests:
+            whole = len(request.ids) + request.max_tokens
+            if not request.ids or request.max_tokens < 1 or whole > self.max_context:
+                raise ContextOverflow(
+                    f"a request of {len(request.ids)} tokens and at most {request.max_tokens} new"
+                    f" ones; the model has room for 1 and 1 up to {self.max_context} together"
+                )
+
+    async def _check_temperature(self, temperature: float) -> None:
+        if temperature in (0.0, 1.0) or self._cools_first:
+            return
+        found = await _all([replica.cools_first() for replica in self._replicas])
+        self._cools_first = all(found)
+        if not self._cools_first:
+            raise UsageError(
+                f"at temperature {temperature} the server would return log-probabilities of"
+                " temperature 1; start it with --logprobs-mode processed_logprobs (agentgym serve"
+                " does)"
+            )
+
+    def _home(self, session: str) -> Replica:
+        """Return the server of a session; of a new one, that with the fewest sessions."""
+        if session not in self._homes:
+            load = Counter(replica.url for replica in self._homes.values())
+            self._homes[session] = min(self._replicas, key=lambda replica: load[replica.url])
+        return self._homes[session]
+
+    def _same_prompts(self, requests: Sequence[Request]) -> list[list[Request]]:
+        groups: dict[object, list[Request]] = {}
+        for request in requests:
+            alike = replace(request, session="", seed="")
+            groups.setdefault((alike, self._home(request.session).url), []).append(request)
+        return list(groups.values())
+
+    async def _sample(self, alike: Sequence[Request]) -> list[Sample]:
+        """Sample requests that differ only in their sessions and seeds; the first seed is used."""
+        first, version, n = alike[0], self.version, len(alike)
+        salt = f"v{version}"
+        found, faults = await self._home(first.session).ask(
+            lambda model: completion(first, model, salt, n),
+            lambda answer: read_choices(answer, first, n),
+        )
+        return [self._as_sample(said, first, version, faults) for said in found]
+
+    def _as_sample(self, said: Said, request: Request, version: int, faults: int) -> Sample:
+        size = self._end(said, request)
+        return Sample(
+            said.ids[:size],
+            said.logprobs[:size],
+            None if said.entropies is None else said.entropies[:size],
+            "stop" if size < len(said.ids) else said.finish,
+            version,
+            faults,
+        )
+
+    def _end(self, said: Said, request: Request) -> int:
+        """Return how many tokens there are up to the first stop string.
+
+        The server looks for stop strings in what it samples; of a turn in pieces one may have
+        begun before.
+        """
+        if not request.begun or not request.stop:
+            return len(said.ids)
+
+        def stops(size: int) -> bool:
+            text = self._tokenizer.decode([*request.said, *said.ids[:size]])
+            return any(stop in text for stop in request.stop)
+
+        if not stops(len(said.ids)):
+            return len(said.ids)
+        return next(size for size in range(1, len(said.ids) + 1) if stops(size))
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """Count the time in which something is sampled, once."""
+        if not self._sampling:
+            self._busy_since = time.perf_counter()
+        self._sampling += 1
+        try:
+            yield
+        finally:
+            self._sampling -= 1
+            if not self._sampling:
+                self.spent.seconds += time.perf_counter() - self._busy_since
+
+    def _count(self, requests: Sequence[Request], samples: dict[str, Sample]) -> None:
+        self.spent.prompt_tokens += sum(len(request.ids) for request in requests)
+        self.spent.sampled_tokens += sum(len(sample.ids) for sample in samples.values())
+        self.spent.faults += sum(sample.faults for sample in samples.values())
+
+
+def probe_rows(vocabulary: int) -> tuple[tuple[int, ...], ...]:
+    """Return rows of fixed tokens, drawn from all there are: their probabilities differ widely."""
+    draws = random.Random(f"probe of {vocabulary}")
+    row = range(_PROBE_TOKENS)
+    return tuple(tuple(draws.randrange(vocabulary) for _ in row) for _ in range(_PROBE_ROWS))
+
+
+async def _all(work: Sequence[Coroutine[object, object, T]]) -> list[T]:
+    """Wait for all; the first that fails cancels the others, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]
