@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,21 +12,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentgym.cli_common import EnvName, EnvOptions, MaxTurns, SuiteName, env_spec
-from agentgym.console import progress, say, say_table
+from agentgym.cli_report import show_evaluation
+from agentgym.console import progress, say, warn
 from agentgym.errors import UsageError
 
 if TYPE_CHECKING:
-    from agentgym.episodes import Rate, Summary
-    from agentgym.evaluate import EvalOptions, EvalProtocol, Evaluation
+    from agentgym.evaluate import EvalOptions
+    from agentgym.results import Evaluation
     from agentgym.types import EnvSpec
 
-SHOWN_ERRORS = 5
+    Tell = Callable[[int, int], None]
+    Play = Callable[[EnvSpec, EvalOptions, Tell, Path | None], Evaluation]
+
+BATCH = 64
+"""Episodes that a model in this process samples together."""
 
 
 def eval_(
     suite: SuiteName = None,
     env: EnvName = None,
-    policy: Annotated[str | None, typer.Option("--policy", help="expert or random.")] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="expert, random, replay or human.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", help="Hugging Face folder or hub id, or a bundled model."),
@@ -36,6 +45,10 @@ def eval_(
         int | None,
         typer.Option("--max-tokens", min=1, help="Longest turn of a model, in tokens."),
     ] = None,
+    actions: Annotated[
+        Path | None,
+        typer.Option("--actions", help="For --policy replay: episodes, one a line of JSON."),
+    ] = None,
     tasks: Annotated[
         int | None, typer.Option("-n", "--tasks", min=1, help="Only the first tasks of the suite.")
     ] = None,
@@ -45,46 +58,78 @@ def eval_(
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Environment processes; 0 uses this one.")
     ] = 0,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for results.json.")
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", min=1, help="Episodes played at the same time.")
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for results.json; goes on where it ended."),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Show the table as Markdown.")
+    ] = False,
     option: EnvOptions = None,
 ) -> None:
-    """Run a policy over a suite, every task exactly once a sample."""
-    from agentgym.evaluate import EvalOptions, refuse_results, write_results
+    """Run a policy over a suite, every task exactly once a sample.
+
+    With --output each finished episode is kept, and the same command goes on after an interrupt.
+    """
+    from agentgym.evaluate import EvalOptions
 
     if (policy is None) == (model is None):
         raise UsageError("say who plays: --policy expert or random, or --model NAME")
     spec = env_spec(env, suite, option or (), max_turns)
-    play = (
-        _scripted(policy)
-        if policy is not None
-        else _modelled(str(model), spec, temperature, max_tokens)
-    )
+    options = EvalOptions(tasks, samples, seed, workers, at_once=at_once)
+    if policy is not None:
+        play = _scripted(policy, actions)
+    else:
+        play = _modelled(str(model), spec, temperature, max_tokens)
+        options = replace(options, at_once=at_once or BATCH)
+    with _resumable(output), _progress(policy) as tell:
+        evaluation = play(spec, options, tell, output)
+    show_evaluation(evaluation, markdown=markdown)
     if output is not None:
-        refuse_results(output)
-    evaluation = play(spec, EvalOptions(tasks, samples, seed, workers))
-    show(evaluation)
-    if output is not None:
-        say(f"written: {write_results(evaluation, output)}")
+        say(f"written: {output / 'results.json'}")
 
 
-def _scripted(name: str) -> Callable[[EnvSpec, EvalOptions], Evaluation]:
+@contextmanager
+def _progress(policy: str | None) -> Iterator[Tell]:
+    if policy == "human":  # a bar would write over what the person reads
+        yield lambda _done, _all: None
+        return
+    with progress("episodes") as tell:
+        yield tell
+
+
+@contextmanager
+def _resumable(output: Path | None) -> Iterator[None]:
+    """Say how an evaluation that is interrupted goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if output is not None:
+            warn(f"finished episodes are kept in {output}; the same command goes on after them")
+        raise
+
+
+def _scripted(name: str, actions: Path | None) -> Play:
     from agentgym.evaluate import evaluate
-    from agentgym.policies.scripted import make_scripted
+    from agentgym.policies.scripted import ReplayPolicy, make_scripted, replay_of
 
-    make_scripted(name)  # an unknown name is said before anything is made
+    if (name == ReplayPolicy.name) != (actions is not None):
+        raise UsageError("--policy replay and --actions FILE belong together")
+    if actions is None:
+        make_scripted(name)  # an unknown name is said before anything is made
+        return lambda spec, options, tell, folder: evaluate(
+            spec, lambda: make_scripted(name), options, tell, folder
+        )
+    lists = replay_of(actions)
+    return lambda spec, options, tell, folder: evaluate(
+        spec, lambda: copy(lists), options, tell, folder
+    )
 
-    def play(spec: EnvSpec, options: EvalOptions) -> Evaluation:
-        with progress("episodes") as started:
-            return evaluate(spec, lambda: make_scripted(name), options, started)
 
-    return play
-
-
-def _modelled(
-    name: str, spec: EnvSpec, temperature: float, max_tokens: int | None
-) -> Callable[[EnvSpec, EvalOptions], Evaluation]:
+def _modelled(name: str, spec: EnvSpec, temperature: float, max_tokens: int | None) -> Play:
     from agentgym.evaluate import evaluate_model
     from agentgym.models import check_context, open_model
 
@@ -92,57 +137,7 @@ def _modelled(
     asked = {"temperature": temperature, "max_tokens": max_tokens or model.sampling.max_tokens}
     sampling = model.sampling.model_copy(update=asked)
     check_context(name, model.policy, sampling)
-    return lambda spec, options: evaluate_model(spec, replace(model, sampling=sampling), options)
-
-
-def show(evaluation: Evaluation) -> None:
-    """Show the result of an evaluation."""
-    protocol, summary = evaluation.protocol, evaluation.summary
-    each = f" {protocol.samples} samples each," if protocol.samples > 1 else ""
-    say(
-        f"{protocol.policy} on {protocol.suite}: {protocol.tasks} of {protocol.suite_tasks} tasks,"
-        f"{each} {protocol.max_turns} turns at most, seed {protocol.seed}"
+    cooled = replace(model, sampling=sampling)
+    return lambda spec, options, tell, folder: evaluate_model(
+        spec, cooled, options, tell=tell, folder=folder
     )
-    rates = [("all", summary.success)]
-    if len(summary.by_type) > 1:
-        rates = [*summary.by_type.items(), *rates]
-    say_table(("task type", "tasks", "won", "success", "95% interval"), [_row(*r) for r in rates])
-    say(_figures(protocol, summary))
-    _show_errors(evaluation)
-    if not protocol.held_out:
-        say(f"note: {protocol.suite} is not held out; agents may have been trained on it")
-    if protocol.note:
-        say(f"note: {protocol.note}")
-
-
-def _row(kind: str, rate: Rate) -> tuple[str, ...]:
-    return (
-        kind,
-        str(rate.tasks),
-        f"{rate.won}/{rate.episodes}",
-        f"{rate.value:.3f}",
-        f"{rate.low:.3f}-{rate.high:.3f}",
-    )
-
-
-def _figures(protocol: EvalProtocol, summary: Summary) -> str:
-    figures = [f"score {summary.score:.3f}", f"turns {summary.turns:.1f}"]
-    if summary.parsed_rate is not None and protocol.sampling is not None:
-        # A policy that acts on text always parses.
-        figures.append(f"parsed {summary.parsed_rate:.3f}")
-    if summary.admissible_rate is not None:
-        figures.append(f"admissible {summary.admissible_rate:.3f}")
-    if protocol.samples > 1:
-        figures.append(f"pass@{protocol.samples} {summary.solved_once:.3f}")
-    if summary.faults:
-        figures.append(f"faults healed {summary.faults}")
-    stops = ", ".join(f"{stop} {count}" for stop, count in summary.stops.items())
-    return f"{', '.join(figures)}; ended by: {stops}"
-
-
-def _show_errors(evaluation: Evaluation) -> None:
-    broken = [episode for episode in evaluation.episodes if episode.error is not None]
-    for episode in broken[:SHOWN_ERRORS]:
-        say(f"error: {episode.task} sample {episode.sample}: {episode.error}")
-    if len(broken) > SHOWN_ERRORS:
-        say(f"error: {len(broken) - SHOWN_ERRORS} more episodes")

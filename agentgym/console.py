@@ -52,6 +52,13 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     ]
 
 
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines of Markdown."""
+    table = [[visible(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    table.insert(1, ["---"] * len(columns))
+    return [f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in table]
+
+
 def in_columns(cells: Sequence[str]) -> str:
     """Return short texts in as many columns as fit the terminal, read downwards."""
     width = max(map(len, cells), default=0) + 2

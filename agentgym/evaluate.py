@@ -1,71 +1,47 @@
 """Run a policy over a suite: every task exactly once a sample, and the protocol beside the result.
 
 The result is a function of the protocol alone: each draw comes from the seed, the task and the
-sample, so neither the number of workers nor their timing changes anything. One exception: a model
-in this process, on an environment that needs processes, plays in waves of as many as there are
-workers, and the same turn sampled in another batch differs in its last bits.
+sample, so neither the number of workers nor their timing changes anything, nor does a kill: an
+evaluation into a folder keeps each finished episode there and goes on after the last. A model in
+this process samples all episodes of a batch together, and the same turn sampled in another batch
+differs in its last bits; so its batches are part of the protocol, and a batch is kept when all of
+it is finished.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from agentgym import __version__
 from agentgym.envs.base import TextEnv
 from agentgym.envs.registry import make_env
-from agentgym.episodes import Episode, Summary, episode_of, summarise, unpublished_note
-from agentgym.errors import DataError, UsageError, unknown
-from agentgym.files import make_folder, write_atomic
+from agentgym.episodes import data_digest, episode_of, summarise, unpublished_note
+from agentgym.errors import UsageError, unknown
+from agentgym.files import write_atomic
+from agentgym.journal import Journal, open_journal, remove_journal
 from agentgym.policies.conversation import Script
+from agentgym.provenance import commit, versions
+from agentgym.results import (
+    RESULTS_FILE,
+    TRAJECTORIES_FILE,
+    EvalProtocol,
+    Evaluation,
+    results_there,
+)
 from agentgym.rollout import SamplingOptions, TextVoice, Voice, play_all, play_policy
+from agentgym.trajectory_line import gzipped, trajectory_line
 from agentgym.types import EnvSpec, Key, Policy, TextPolicy, Trajectory
 from agentgym.workers import WorkerPool
 
-RESULTS_FILE = "results.json"
 _A_WORKER = 2  # episodes of a policy that acts on text: one is answered while the other's steps
 
-
-@dataclass(frozen=True, slots=True)
-class EvalProtocol:
-    """Everything that the episodes of an evaluation are a function of."""
-
-    agentgym: str  # the version of this package
-    env: str
-    options: dict[str, object]  # of the environment, beside suite and max_turns
-    suite: str
-    digest: str  # of the whole suite's task ids
-    official: bool
-    held_out: bool
-    note: str | None  # what must be said beside the result
-    suite_tasks: int  # tasks in the suite
-    tasks: int  # tasks evaluated: the first of the suite
-    samples: int  # episodes a task
-    seed: int
-    max_turns: int
-    policy: str
-    task_types: tuple[str, ...] = ()  # only these; all when empty
-    sampling: dict[str, object] | None = None  # of a model
-    prompt: str | None = None  # SHA-256 of what a model is told, and how its answers are read
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """An evaluation, whole. Episodes are in the suite's order, the samples of a task together."""
-
-    protocol: EvalProtocol
-    summary: Summary
-    episodes: tuple[Episode, ...]
-
-    def to_json(self) -> str:
-        """Return the content of ``results.json``."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+Finished = Callable[[Sequence[Trajectory]], None]
+"""Is told episodes that are over and count from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +57,11 @@ class EvalOptions:
     seed: int = 0
     workers: int = 0  # environment processes; 0 steps the environments inside this one
     task_types: tuple[str, ...] = ()  # only these; all when empty
+    at_once: int | None = None  # episodes at the same time; None takes what suits the policy
 
     def __post_init__(self) -> None:
-        for name, value in (("tasks", self.tasks), ("samples", self.samples)):
+        numbers = {"tasks": self.tasks, "samples": self.samples, "at_once": self.at_once}
+        for name, value in numbers.items():
             if value is not None and value < 1:
                 raise UsageError(f"an evaluation needs at least 1 of {name}, got {value}")
 
@@ -96,13 +74,19 @@ class Model:
     policy: Policy
     script: Script
     sampling: SamplingOptions
+    weights: str | None = None  # SHA-256 of its folder, or its commit on the hub
+
+
+def _nothing(_done: int, _all: int) -> None:
+    pass
 
 
 def evaluate(
     spec: EnvSpec,
     policy: Callable[[], TextPolicy],
     options: EvalOptions,
-    started: Callable[[int, int], None] = lambda _done, _all: None,
+    tell: Callable[[int, int], None] = _nothing,
+    folder: Path | None = None,
 ) -> Evaluation:
     """Play every task of a suite and return what happened.
 
@@ -111,20 +95,34 @@ def evaluate(
         policy: Makes the policy of one episode. Episodes go on at the same time, so each has its
             own.
         options: How much, and how.
-        started: Told, whenever an episode starts, how many have and how many there are.
+        tell: Told, whenever an episode is over, how many are and how many there are.
+        folder: Where finished episodes are kept and results are written; an evaluation that was
+            ended there goes on, and one that is done is read.
 
     Raises:
-        UsageError: The policy needs an expert and the environment has none, or an option does not
-            fit.
-        DataError: The suite's data is not there.
+        UsageError: The policy needs an expert and the environment has none, an option does not
+            fit, or the folder holds something else.
+        DataError: The suite's data is not there, or the folder cannot be written.
     """
-    env = make_env(spec)
-    env.close()  # it was only asked what it would play
+    env = _asked(spec)
     example = policy()
     if example.needs_expert and not env.has_expert:
         raise UsageError(f"{env.name} has no expert; choose another policy than {example.name}")
+    # Each holds an environment, which may be dear; inside this process more than one gain nothing.
+    at_once = options.at_once or max(1, _A_WORKER * options.workers)
+
+    def voice(key: Key, _: int) -> Voice:
+        draws = random.Random(f"{options.seed}:{key.task}:{key.member}").getrandbits(31)
+        return TextVoice(policy(), key, draws)
+
+    async def play(pool: WorkerPool, keys: Sequence[Key], finished: Finished) -> None:
+        seed = _env_seed(options)
+        await play_all(
+            pool, keys, voice, seed, at_once=at_once, finished=lambda one: finished([one])
+        )
+
     protocol = _protocol(env, spec, example.name, options)
-    return _evaluation(env, protocol, _play(spec, policy, _keys(env, options), options, started))
+    return _carry_out(_Plan(env, spec, options, protocol, play), tell, folder)
 
 
 def evaluate_model(
@@ -132,6 +130,8 @@ def evaluate_model(
     model: Model,
     options: EvalOptions,
     played: Callable[[Sequence[Trajectory]], None] = lambda _: None,
+    tell: Callable[[int, int], None] = _nothing,
+    folder: Path | None = None,
 ) -> Evaluation:
     """Play every task of a suite with a policy in tokens and return what happened.
 
@@ -139,34 +139,39 @@ def evaluate_model(
         spec: The environment; its options name the suite.
         model: What plays.
         options: How much, and how.
-        played: Given the episodes, whole, in the order of the result's.
+        played: Given the episodes, without their tokens, in the order of the result's.
+        tell: Told, whenever episodes are over, how many are and how many there are.
+        folder: Where finished episodes are kept and results are written; see :func:`evaluate`.
 
     Raises:
-        UsageError: An option does not fit.
-        DataError: The suite's data is not there.
+        UsageError: An option does not fit, or the folder holds something else.
+        DataError: The suite's data is not there, or the folder cannot be written.
     """
-    env = make_env(spec)
-    env.close()
+    env = _asked(spec)
     protocol = replace(
         _protocol(env, spec, model.name, options),
         sampling=model.sampling.model_dump(),
         prompt=model.script.prompt.digest,
+        weights=model.weights,
     )
 
-    async def run() -> list[Trajectory]:
-        async with WorkerPool(spec, options.workers) as pool:
-            return await play_policy(
-                pool,
-                _keys(env, options),
-                model.policy,
-                model.script.begin,
-                model.sampling,
-                f"{options.seed}:eval",
-            )
+    rounds = model.policy.pacing == "rounds"  # a batch then counts when all of it is over
 
-    trajectories = asyncio.run(run())
-    played(trajectories)
-    return _evaluation(env, protocol, trajectories)
+    async def play(pool: WorkerPool, keys: Sequence[Key], finished: Finished) -> None:
+        done = await play_policy(
+            pool,
+            keys,
+            model.policy,
+            model.script.begin,
+            model.sampling,
+            _env_seed(options),
+            finished=None if rounds else lambda one: finished([one]),
+        )
+        if rounds:
+            finished(done)
+
+    plan = _Plan(env, spec, options, protocol, play, rounds)
+    return _carry_out(plan, tell, folder, played)
 
 
 def tasks_of(env: TextEnv, task_types: Sequence[str]) -> tuple[str, ...]:
@@ -182,64 +187,115 @@ def tasks_of(env: TextEnv, task_types: Sequence[str]) -> tuple[str, ...]:
     return tuple(t for t in env.suite.tasks if not task_types or types[t] in task_types)
 
 
-def _keys(env: TextEnv, options: EvalOptions) -> list[Key]:
-    tasks = tasks_of(env, options.task_types)[: options.tasks]
-    return [Key(task, sample) for task in tasks for sample in range(options.samples)]
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """An evaluation before it is carried out."""
+
+    env: TextEnv  # closed: it was only asked what it would play
+    spec: EnvSpec
+    options: EvalOptions
+    protocol: EvalProtocol
+    play: Callable[[WorkerPool, Sequence[Key], Finished], Awaitable[None]]
+    rounds: bool = False  # what plays samples the episodes of a batch together
+
+    def keys(self) -> list[Key]:
+        """Return the episodes, in the suite's order."""
+        tasks = tasks_of(self.env, self.options.task_types)[: self.options.tasks]
+        return [Key(task, sample) for task in tasks for sample in range(self.options.samples)]
+
+    def batched(self, capacity: int | None) -> _Plan:
+        """Return the plan for so many environments at once; None is any number."""
+        if not self.rounds:
+            return self
+        sizes = (self.options.at_once, capacity, len(self.keys()))
+        batch = min(size for size in sizes if size is not None)
+        return replace(self, protocol=replace(self.protocol, batch=batch))
+
+    def batches(self, done: Mapping[Key, Trajectory]) -> list[list[Key]]:
+        """Return the episodes to play; those of one batch together."""
+        keys, batch = self.keys(), self.protocol.batch
+        if batch is None:
+            return [[key for key in keys if key not in done]]
+        cut = [keys[start : start + batch] for start in range(0, len(keys), batch)]
+        return [part for part in cut if any(key not in done for key in part)]
 
 
-def has_results(folder: Path) -> bool:
-    """Return whether results were written into ``folder``."""
-    return (folder / RESULTS_FILE).exists()
+def _asked(spec: EnvSpec) -> TextEnv:
+    env = make_env(spec)
+    env.close()
+    return env
 
 
-def read_results(folder: Path) -> Evaluation:
-    """Read ``results.json`` of a folder.
-
-    Raises:
-        DataError: It is not there, or was not written by this version.
-    """
-    path = folder / RESULTS_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return TypeAdapter(Evaluation).validate_python(content)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the results {path}: {error}") from error
+def _env_seed(options: EvalOptions) -> str:
+    return f"{options.seed}:eval"
 
 
-def refuse_results(folder: Path) -> Path:
-    """Make the folder that results will go to, before any work is done for them.
-
-    Raises:
-        UsageError: It holds results already.
-        DataError: It cannot be written.
-    """
-    if (folder / RESULTS_FILE).exists():
-        raise UsageError(
-            f"{folder / RESULTS_FILE} is already there; nothing was overwritten, choose another"
-            " folder"
-        )
-    return make_folder(folder)
-
-
-def write_results(evaluation: Evaluation, folder: Path) -> Path:
-    """Write ``results.json`` into ``folder`` and return its path.
-
-    Raises:
-        UsageError: It is there already.
-        DataError: It cannot be written.
-    """
-    path = refuse_results(folder) / RESULTS_FILE
-    write_atomic(path, evaluation.to_json())
-    return path
-
-
-def _evaluation(
-    env: TextEnv, protocol: EvalProtocol, trajectories: Sequence[Trajectory]
+def _carry_out(
+    plan: _Plan,
+    tell: Callable[[int, int], None],
+    folder: Path | None,
+    played: Callable[[Sequence[Trajectory]], None] = lambda _: None,
 ) -> Evaluation:
+    """Play what is not finished yet, and write the results where they are wanted."""
+    with closing(WorkerPool(plan.spec, plan.options.workers)) as pool:
+        plan = plan.batched(pool.capacity)
+        there = None if folder is None else results_there(folder, plan.protocol)
+        if there is not None:
+            return there
+        with _journal(folder, plan.protocol) as journal:
+            trajectories = _play(plan, pool, journal, tell)
+            played(trajectories)
+            evaluation = _evaluation(plan.protocol, trajectories)
+            if journal is not None:
+                lines = map(trajectory_line, trajectories)
+                write_atomic(journal.folder / TRAJECTORIES_FILE, gzipped(lines))
+                write_atomic(journal.folder / RESULTS_FILE, evaluation.to_json())
+                remove_journal(journal.folder)
+            return evaluation
+
+
+def _play(
+    plan: _Plan, pool: WorkerPool, journal: Journal | None, tell: Callable[[int, int], None]
+) -> list[Trajectory]:
+    """Return all episodes, those that were finished before among them, in the suite's order."""
+    keys = plan.keys()
+    done = dict(journal.finished) if journal is not None else {}
+
+    def finished(trajectories: Sequence[Trajectory]) -> None:
+        kept = [_kept(plan.env, one) for one in trajectories]
+        if journal is not None:
+            journal.append(kept)
+        done.update({one.key: one for one in kept})
+        tell(len(done), len(keys))
+
+    async def run() -> None:
+        for part in plan.batches(done):
+            await plan.play(pool, part, finished)
+
+    if done:
+        tell(len(done), len(keys))
+    asyncio.run(run())
+    return [done[key] for key in keys]
+
+
+def _kept(env: TextEnv, trajectory: Trajectory) -> Trajectory:
     # An episode that broke before its first observation could not say what type its task is.
-    typed = (replace(t, task_type=t.task_type or env.task_type(t.key.task)) for t in trajectories)
-    episodes = tuple(episode_of(trajectory) for trajectory in typed)
-    return Evaluation(protocol, summarise(episodes), episodes)
+    kind = trajectory.task_type or env.task_type(trajectory.key.task)
+    return replace(trajectory, task_type=kind, rows=())
+
+
+@contextmanager
+def _journal(folder: Path | None, protocol: EvalProtocol) -> Iterator[Journal | None]:
+    if folder is None:
+        yield None
+        return
+    with open_journal(folder, asdict(protocol)) as journal:
+        yield journal
+
+
+def _evaluation(protocol: EvalProtocol, trajectories: Sequence[Trajectory]) -> Evaluation:
+    episodes = tuple(map(episode_of, trajectories))
+    return Evaluation(protocol, summarise(episodes), data_digest(episodes), episodes)
 
 
 def _protocol(env: TextEnv, spec: EnvSpec, policy: str, options: EvalOptions) -> EvalProtocol:
@@ -247,6 +303,8 @@ def _protocol(env: TextEnv, spec: EnvSpec, policy: str, options: EvalOptions) ->
     beside = {k: v for k, v in spec.options.items() if k not in ("suite", "max_turns")}
     return EvalProtocol(
         agentgym=__version__,
+        commit=commit(),
+        versions=versions(),
         env=env.name,
         options=dict(sorted(beside.items())),
         suite=suite.name,
@@ -262,29 +320,3 @@ def _protocol(env: TextEnv, spec: EnvSpec, policy: str, options: EvalOptions) ->
         policy=policy,
         task_types=options.task_types,
     )
-
-
-def _play(
-    spec: EnvSpec,
-    policy: Callable[[], TextPolicy],
-    keys: Sequence[Key],
-    options: EvalOptions,
-    started: Callable[[int, int], None],
-) -> list[Trajectory]:
-    count = 0
-
-    def voice(key: Key, _: int) -> Voice:
-        nonlocal count
-        count += 1
-        started(count, len(keys))
-        draws = random.Random(f"{options.seed}:{key.task}:{key.member}").getrandbits(31)
-        return TextVoice(policy(), key, draws)
-
-    # Each holds an environment, which may be dear; inside this process more than one gain nothing.
-    at_once = max(1, _A_WORKER * options.workers)
-
-    async def run() -> list[Trajectory]:
-        async with WorkerPool(spec, options.workers) as pool:
-            return await play_all(pool, keys, voice, str(options.seed), at_once=at_once)
-
-    return asyncio.run(run())

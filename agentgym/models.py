@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from agentgym.errors import UsageError
@@ -47,7 +49,21 @@ def open_model(
             temperature=0.4, max_tokens=min(512, room // 8), max_context=room
         )
     check_context(name, policy, sampling)
-    return Model(name, policy, Script(prompt, policy.tokenizer), sampling)
+    return Model(name, policy, Script(prompt, policy.tokenizer), sampling, _weights(name, policy))
+
+
+def _weights(name: str, policy: Any) -> str | None:
+    """Return SHA-256 over what a model folder loads, or the commit of a model of the hub."""
+    folder = Path(resolve_model(name))
+    if not folder.is_dir():
+        return getattr(policy.model.config, "_commit_hash", None)
+    whole = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"):
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            whole.update(f"{path.name} {digest}\n".encode())
+    return whole.hexdigest()
 
 
 def prompt_of(

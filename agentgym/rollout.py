@@ -327,6 +327,7 @@ async def play_all(
     seed: str,
     leave: Callable[[], Awaitable[None]] | None = None,
     at_once: int | None = None,
+    finished: Callable[[Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Play one episode a key and return the trajectories in the order of the keys.
 
@@ -337,6 +338,7 @@ async def play_all(
         seed: Where the environments' seeds come from, together with each task.
         leave: Told when an episode will ask no more.
         at_once: How many episodes go on at the same time; None lets all of them.
+        finished: Told each episode as soon as it is over.
     """
     gate = asyncio.Semaphore(at_once or max(1, len(keys)))
 
@@ -344,6 +346,8 @@ async def play_all(
         number = env_seed(seed, key.task)
         async with gate, pool.worker() as worker:
             trajectory = await play(worker, voice_of(key, number), key, number)
+            if finished is not None:
+                finished(trajectory)
             # Not where an error ends the rollout: nobody would hear what a last round samples.
             if leave is not None:
                 await leave()
@@ -365,6 +369,7 @@ async def play_policy(
     options: SamplingOptions,
     seed: str,
     draws: str | None = None,
+    finished: Callable[[Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Play one episode a key with a policy in tokens; in waves of what the pool can hold.
 
@@ -376,6 +381,7 @@ async def play_policy(
         options: How turns are sampled.
         seed: Where all draws come from, together with each key.
         draws: Where the policy's draws come from instead; the environments keep to ``seed``.
+        finished: Told each episode as soon as it is over.
     """
     drawn_from = seed if draws is None else draws
     done: list[Trajectory] = []
@@ -388,7 +394,7 @@ async def play_policy(
         def voice(key: Key, _: int, sample: Sampler = sample) -> Voice:
             return TokenVoice(sample, conversation(), options, session_name(drawn_from, key))
 
-        done += await play_all(pool, part, voice, seed, rounds.leave)
+        done += await play_all(pool, part, voice, seed, rounds.leave, finished=finished)
         for key in part:
             policy.drop(session_name(drawn_from, key))
     return done

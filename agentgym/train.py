@@ -21,21 +21,13 @@ from agentgym import __version__
 from agentgym.config import Config, load
 from agentgym.envs.registry import env_of_suite, make_env
 from agentgym.errors import DataError, UsageError
-from agentgym.evaluate import (
-    EvalOptions,
-    Evaluation,
-    Model,
-    evaluate_model,
-    has_results,
-    read_results,
-    tasks_of,
-    write_results,
-)
+from agentgym.evaluate import EvalOptions, Model, evaluate_model, tasks_of
 from agentgym.models import check_context, prompt_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
 from agentgym.provenance import commit
+from agentgym.results import Evaluation, has_results, read_results, write_results
 from agentgym.trainers.answer_scores import answer_scorer, refuse_without_answers
 from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
 from agentgym.trainers.learner import Learner
@@ -44,7 +36,7 @@ from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder
-from agentgym.trainers.trajectory_lines import trajectory_line
+from agentgym.trajectory_line import trajectory_line
 from agentgym.types import EnvSpec, Trajectory
 from agentgym.workers import WorkerPool
 

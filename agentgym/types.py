@@ -223,6 +223,18 @@ class Branching(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What an endpoint counted for an episode, or for several."""
+
+    requests: int = 0  # that were answered
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompts' that the endpoint had kept
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0  # of the completions'
+    cost: float | None = None  # in the currency of the prices; None where there are none
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """One episode, whole."""
 
@@ -243,6 +255,7 @@ class Trajectory:
     # How likely the gold answer was before each turn: the mean log-probability of its tokens,
     # NaN where a turn had none; empty where nobody scored it.
     answer_logprobs: tuple[float, ...] = ()
+    usage: Usage | None = None  # what an endpoint counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.errors import DataError, UsageError
 from agentgym.files import make_folder, write_atomic
+from agentgym.trajectory_line import gzipped
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
@@ -188,10 +188,8 @@ class RunFolder:
 
 
 def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(line) + "\n" for line in lines)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # No time stamp in the header: the same trajectories are the same bytes.
-    write_atomic(path, gzip.compress(text.encode(), compresslevel=6, mtime=0))
+    write_atomic(path, gzipped(lines))
 
 
 def _is_json(text: str) -> bool:

@@ -1,42 +1,11 @@
-"""Trajectories as lines of JSON, for people and for later tools."""
+"""The trajectories of a training step as lines of JSON, for people and for later tools."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from agentgym.trainers.batch import Batch
-from agentgym.types import Trajectory
-
-
-def trajectory_line(trajectory: Trajectory) -> dict[str, Any]:
-    """Return a trajectory without its tokens."""
-    parent = trajectory.parent
-    return {
-        "task": trajectory.key.task,
-        "member": trajectory.key.member,
-        "branch": trajectory.key.branch,
-        "parent": None if parent is None else [parent.member, parent.branch],
-        "shared_turns": trajectory.shared,
-        "suite": trajectory.suite,
-        "task_type": trajectory.task_type,
-        "goal": trajectory.goal,
-        "won": trajectory.won,
-        "score": trajectory.score,
-        "stop": trajectory.stop.value,
-        "error": trajectory.error,
-        "faults": trajectory.faults,
-        "turns": [
-            {
-                "observation": turn.observation,
-                "text": turn.text,
-                "action": turn.action,
-                "parse_error": turn.parse_error,
-                "admissible": turn.admissible,
-                "reward": turn.reward,
-            }
-            for turn in trajectory.turns
-        ],
-    }
+from agentgym.trajectory_line import trajectory_line
 
 
 def trajectory_lines(batch: Batch, token_fields: int) -> list[dict[str, Any]]:

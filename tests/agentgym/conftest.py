@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -95,6 +95,32 @@ def say_env(register: Register) -> type[SayEnv]:
     """The environment ``say``, registered."""
     register(SayEnv)
     return SayEnv
+
+
+class Letters:
+    """A tokenizer in which a token is a letter, and the letter of number 0 ends a turn."""
+
+    chat_template = "its own"
+    all_special_ids = (0,)
+    added_tokens_decoder: ClassVar[dict[int, Any]] = {}
+    end = 0
+
+    def apply_chat_template(
+        self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        said = "".join(f"<{one['role']}>{one['content']}\0" for one in conversation)
+        return said + "<assistant>" * add_generation_prompt
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return list(map(ord, text))
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool = False) -> str:
+        return "".join(map(chr, token_ids))
+
+
+@pytest.fixture
+def letters() -> Letters:
+    return Letters()
 
 
 class Ran(NamedTuple):

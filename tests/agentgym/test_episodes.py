@@ -1,12 +1,20 @@
 """The statistics of an evaluation."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
-from agentgym.episodes import Episode, episode_of, summarise, unpublished_note, wilson
+from agentgym.episodes import (
+    Episode,
+    data_digest,
+    episode_of,
+    summarise,
+    unpublished_note,
+    wilson,
+)
 from agentgym.errors import UsageError
-from agentgym.types import Key, Stop, Suite, Trajectory, Turn
+from agentgym.types import Key, Stop, Suite, Trajectory, Turn, Usage
 
 WON = Episode(
     task="a", sample=0, task_type="odd", won=True, score=1.0, turns=2, parsed=2, admissible=1,
@@ -65,9 +73,41 @@ def test_samples_of_one_task_do_not_narrow_the_interval() -> None:
     assert (success.low, success.high) == wilson(0.5, 2)
 
 
-def test_a_task_is_solved_once_if_any_of_its_samples_won() -> None:
-    episodes = [WON, replace(WON, sample=1, won=False), LOST, replace(LOST, sample=1)]
-    assert summarise(episodes).solved_once == pytest.approx(1 / 2)
+def test_pass_at_k_is_the_chance_that_k_of_the_samples_hold_a_won_one() -> None:
+    # Task a: 1 of 3 won. k = 1: 1/3. k = 2: 1 - C(2,2)/C(3,2) = 1 - 1/3 = 2/3. k = 3: 1.
+    # Task b: 0 of 3 won: 0 for every k. The mean over both tasks is half of a's.
+    wins = [True, False, False]
+    episodes = [replace(WON, sample=n, won=won) for n, won in enumerate(wins)]
+    episodes += [replace(LOST, sample=n) for n in range(3)]
+    assert summarise(episodes).pass_at == pytest.approx({1: 1 / 6, 2: 1 / 3, 3: 1 / 2})
+
+
+def test_pass_at_1_is_the_success_rate() -> None:
+    summary = summarise([WON, LOST, BROKEN])
+    assert summary.pass_at == {1: pytest.approx(summary.success.value)}
+
+
+def test_scores_are_told_by_task_type_beside_success() -> None:
+    summary = summarise([WON, replace(LOST, task_type="even", score=0.4)])
+    assert summary.score_by_type == {"even": 0.4, "odd": 1.0}
+    assert summary.by_type["even"].value == 0.0
+
+
+def test_what_an_endpoint_counted_is_summed_and_a_cost_only_if_all_have_one() -> None:
+    usage = Usage(2, 100, 10, 20, 5, 0.5)
+    assert summarise([WON]).usage is None
+    whole = summarise([replace(WON, usage=usage), replace(LOST, usage=usage)]).usage
+    assert whole == Usage(4, 200, 20, 40, 10, 1.0)
+    some = summarise([replace(WON, usage=usage), replace(LOST, usage=replace(usage, cost=None))])
+    assert some.usage == Usage(4, 200, 20, 40, 10, None)
+
+
+def test_the_digest_of_the_data_is_of_what_was_shown_whatever_was_played() -> None:
+    good = replace(WON, shown="1")
+    played = [good, replace(LOST, shown="2"), replace(BROKEN, shown=None)]
+    again = [replace(LOST, shown="2", won=True), replace(good, turns=9), good]
+    assert data_digest(played) == data_digest(again)
+    assert data_digest(played) != data_digest([good, replace(LOST, shown="3")])
 
 
 def test_healed_faults_are_counted() -> None:
@@ -87,7 +127,7 @@ def test_an_episode_is_what_its_trajectory_says() -> None:
     )
     assert episode_of(trajectory) == Episode(
         task="a", sample=3, task_type="odd", won=True, score=0.5, turns=3, parsed=1, admissible=1,
-        stop=Stop.TERMINATED, error=None, faults=1,
+        stop=Stop.TERMINATED, error=None, faults=1, shown=sha256(b"goal\no").hexdigest()[:16],
     )  # fmt: skip
 
 

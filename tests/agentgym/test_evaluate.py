@@ -1,8 +1,15 @@
 """Evaluating a text policy over a whole suite."""
 
+import gzip
 import json
-from collections.abc import Callable
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,17 +17,13 @@ from agentgym import __version__
 from agentgym.envs.base import TextEnv
 from agentgym.envs.corridor import CorridorEnv
 from agentgym.errors import DataError, UsageError
-from agentgym.evaluate import (
-    EvalOptions,
-    Evaluation,
-    evaluate,
-    has_results,
-    read_results,
-    refuse_results,
-    write_results,
-)
+from agentgym.evaluate import EvalOptions, Model, evaluate, evaluate_model
+from agentgym.policies.conversation import Script
+from agentgym.policies.prompt import load_prompt
 from agentgym.policies.scripted import ExpertPolicy, RandomPolicy, ReplayPolicy
-from agentgym.types import EnvSpec, Info, Stop
+from agentgym.results import Evaluation, has_results, read_results, write_results
+from agentgym.rollout import SamplingOptions
+from agentgym.types import EnvSpec, Info, Request, Sample, Stop
 
 CORRIDOR = EnvSpec("corridor", {"suite": "corridor/test"})
 SAY = EnvSpec("say", {"suite": "say/all"})
@@ -98,7 +101,7 @@ def test_an_evaluation_of_nothing_is_refused(options: dict[str, int]) -> None:
         EvalOptions(**options)
 
 
-def test_the_start_of_each_episode_is_told() -> None:
+def test_the_end_of_each_episode_is_told() -> None:
     told: list[tuple[int, int]] = []
     evaluate(
         CORRIDOR, ExpertPolicy, EvalOptions(tasks=3), lambda done, total: told.append((done, total))
@@ -133,7 +136,7 @@ def test_results_are_read_back_as_they_were(tmp_path: Path) -> None:
 def test_results_that_are_there_are_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("precious")
     with pytest.raises(UsageError, match=r"results\.json is already there; nothing was overwri"):
-        refuse_results(tmp_path)
+        evaluate(CORRIDOR, RandomPolicy, EvalOptions(tasks=1), folder=tmp_path)
     with pytest.raises(UsageError, match="already there"):
         write_results(random_corridor(), tmp_path)
     assert (tmp_path / "results.json").read_text() == "precious"
@@ -145,6 +148,191 @@ def test_results_that_are_none_are_told_from_results(tmp_path: Path, content: st
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(DataError, match=r"cannot read the results .*results\.json"):
         read_results(tmp_path)
+
+
+def test_results_of_another_format_are_told_with_the_version_that_wrote_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "results.json").write_text('{"protocol": {"agentgym": "0.0.9"}}')
+    with pytest.raises(DataError, match=r"written by agentgym 0\.0\.9 in format 1, and this ver"):
+        read_results(tmp_path)
+
+
+# Ended and gone on with ---------------------------------------------------------------------------
+
+
+class Failing(RandomPolicy):
+    """A random policy that ends the evaluation after some episodes, and tells which it played."""
+
+    played: list[str]
+    left: int
+
+    def begin(self, task: str, seed: int) -> None:
+        if Failing.left == 0:
+            raise KeyboardInterrupt
+        Failing.left -= 1
+        Failing.played.append(task)
+        super().begin(task, seed)
+
+
+def ended_after(episodes: int, folder: Path, samples: int = 1) -> None:
+    Failing.played, Failing.left = [], episodes
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(CORRIDOR, Failing, EvalOptions(tasks=12, samples=samples), folder=folder)
+
+
+def test_an_evaluation_goes_on_where_it_was_ended_and_no_episode_is_repeated(
+    tmp_path: Path,
+) -> None:
+    ended_after(5, tmp_path)
+    first = Failing.played
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 5
+    assert not has_results(tmp_path)
+    told: list[tuple[int, int]] = []
+    Failing.played, Failing.left = [], 99
+    whole = evaluate(
+        CORRIDOR, Failing, EvalOptions(tasks=12), lambda done, of: told.append((done, of)), tmp_path
+    )
+    assert first + Failing.played == [episode.task for episode in whole.episodes]
+    assert told[0] == (5, 12)
+    assert whole == evaluate(CORRIDOR, RandomPolicy, EvalOptions(tasks=12))
+    assert read_results(tmp_path) == whole
+
+
+def test_a_folder_that_is_done_holds_results_and_trajectories_in_the_same_order(
+    tmp_path: Path,
+) -> None:
+    whole = evaluate(CORRIDOR, RandomPolicy, EvalOptions(tasks=3, samples=2), folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "results.json",
+        "trajectories.jsonl.gz",
+    ]
+    lines = gzip.decompress((tmp_path / "trajectories.jsonl.gz").read_bytes()).splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [(one["task"], one["member"], len(one["turns"])) for one in told] == [
+        (episode.task, episode.sample, episode.turns) for episode in whole.episodes
+    ]
+
+
+def test_an_evaluation_that_is_done_is_read_and_not_played_again(tmp_path: Path) -> None:
+    whole = evaluate(CORRIDOR, RandomPolicy, EvalOptions(tasks=3), folder=tmp_path)
+    (tmp_path / "protocol.json").write_text("left by a kill")
+    Failing.played, Failing.left = [], 0
+    assert evaluate(CORRIDOR, Failing, EvalOptions(tasks=3), folder=tmp_path) == whole
+    assert not (tmp_path / "protocol.json").exists()
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_folder_of_another_evaluation_is_refused_and_says_what_differs(
+    tmp_path: Path, done: bool
+) -> None:
+    if done:
+        evaluate(CORRIDOR, RandomPolicy, EvalOptions(tasks=12), folder=tmp_path)
+    else:
+        ended_after(2, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match=r"another protocol \(seed is 0 there, 1 here\)"):
+        evaluate(CORRIDOR, RandomPolicy, EvalOptions(tasks=12, seed=1), folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class Guess:
+    """Goes through doors at random, in tokens of one letter; samples in rounds."""
+
+    pacing = "rounds"
+    version = 0
+    max_context = 10_000
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    async def sample(self, requests: Sequence[Request]) -> list[Sample]:
+        self.batches.append([request.session for request in requests])
+        # As of a model in this process, the draw depends on what else is in the batch.
+        together = "".join(self.batches[-1])
+        draws = (random.Random(f"{request.seed}:{together}") for request in requests)
+        words = (draw.choice(["red", "blue", "green", "back"]) for draw in draws)
+        return [Sample((*map(ord, w), 0), (0.0,) * (len(w) + 1), None, "stop", 0) for w in words]
+
+    async def score(self, ids: object, start: object) -> list[list[float]]:
+        raise NotImplementedError
+
+    def load(self, path: str, version: int) -> None:
+        raise NotImplementedError
+
+    def fork(self, session: str, copy: str) -> None:
+        raise NotImplementedError
+
+    def drop(self, session: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def guess(letters: Any, fewer: int | None = None) -> Model:
+    """Return a model that guesses, and ends the evaluation after some episodes."""
+    prompt = load_prompt("corridor", "plain", "full")
+    model = Model("guess", Guess(), Script(prompt, letters), SamplingOptions(max_tokens=20))
+    if fewer is not None:
+        play, started = model.policy.sample, set()
+
+        async def sample(requests: Sequence[Request]) -> list[Sample]:
+            started.update(request.session for request in requests)
+            if len(started) > fewer:
+                raise KeyboardInterrupt
+            return await play(requests)
+
+        model.policy.sample = sample
+    return model
+
+
+def test_a_model_in_rounds_goes_on_with_whole_batches(letters: Any, tmp_path: Path) -> None:
+    options = EvalOptions(tasks=12, at_once=4)
+    unbroken = evaluate_model(CORRIDOR, guess(letters), options)
+    assert unbroken.protocol.batch == 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_model(CORRIDOR, guess(letters, fewer=8), options, folder=tmp_path)
+    kept = (tmp_path / "episodes.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(kept) == 8
+    (tmp_path / "episodes.jsonl").write_bytes(b"".join(kept[:-1]))  # a batch that was cut off
+    model = guess(letters)
+    assert evaluate_model(CORRIDOR, model, options, folder=tmp_path) == unbroken
+    tasks = CorridorEnv("corridor/test").suite.tasks
+    asked = {session.split(":")[2] for batch in model.policy.batches for session in batch}
+    assert asked == set(tasks[4:12])  # of the first batch nothing was asked again
+
+
+KILLED = """
+from pathlib import Path
+from agentgym.evaluate import EvalOptions, Model, evaluate, evaluate_model
+from agentgym.policies.conversation import Script
+from agentgym.policies.prompt import load_prompt
+from agentgym.policies.scripted import RandomPolicy
+from agentgym.types import EnvSpec
+spec = EnvSpec("corridor", {"suite": "corridor/test"})
+evaluate(spec, RandomPolicy, EvalOptions(samples=SAMPLES), folder=Path(FOLDER))
+"""
+
+
+def test_an_evaluation_killed_at_random_moments_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    samples, draw = 6, random.Random(0)
+    script = KILLED.replace("SAMPLES", str(samples)).replace("FOLDER", repr(str(tmp_path / "k")))
+    journal = tmp_path / "k" / "episodes.jsonl"
+    size = 0
+    for _ in range(2):
+        size += draw.randrange(1, 60_000)  # of some 150,000 bytes
+        running = subprocess.Popen([sys.executable, "-c", script])
+        while running.poll() is None and (not journal.exists() or journal.stat().st_size < size):
+            time.sleep(0.0005)
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+        size = journal.stat().st_size
+    subprocess.run([sys.executable, "-c", script], check=True)
+    evaluate(CORRIDOR, RandomPolicy, EvalOptions(samples=samples), folder=tmp_path / "unbroken")
+    for name in ("results.json", "trajectories.jsonl.gz"):
+        killed, unbroken = (tmp_path / folder / name for folder in ("k", "unbroken"))
+        assert killed.read_bytes() == unbroken.read_bytes()
 
 
 def test_an_episode_that_breaks_at_its_start_counts_for_the_type_of_its_task(

@@ -2,7 +2,8 @@ import json
 from dataclasses import replace
 
 from agentgym.trainers.batch import Batch
-from agentgym.trainers.trajectory_lines import trajectory_line, trajectory_lines
+from agentgym.trainers.trajectory_lines import trajectory_lines
+from agentgym.trajectory_line import trajectory_line
 from agentgym.types import Key
 
 
