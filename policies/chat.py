@@ -3,6 +3,8 @@
 A template renders whole conversations; an episode needs the tokens that a new message adds. They
 are what stands between the end of the last answer and the next one. That this is the same text
 in every conversation is proved once, when a :class:`Chat` is built for conversations that grow.
+
+Control tokens come from the template alone: what a message says is text, whatever it spells.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from agentgym.errors import UsageError
+from agentgym.policies.control_tokens import ControlTokens
 from agentgym.policies.prompt import Message
 
 # Stand-ins for what is said. Some templates cut reasoning out of earlier answers, so one reasons.
@@ -30,6 +33,7 @@ class Tokenizer(Protocol):
 
     chat_template: Any
     all_special_ids: list[int]
+    added_tokens_decoder: dict[int, Any]
 
     def apply_chat_template(
         self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool
@@ -65,6 +69,8 @@ class Chat:
                 " chat_template.jinja into the model folder"
             )
         self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        self._control = ControlTokens(token.content for token in added if token.special)
         self._answer = _ANSWERS[answers]
         self._system_apart = self._renders_system()
         self._probe = self._conversation(2)
@@ -72,14 +78,21 @@ class Chat:
 
     def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Return the ids of a conversation up to where the next answer begins."""
-        return self._encode(self._render(messages, answer_next=True))
+        messages, seam = self._cut(messages)
+        return self._encode(self._render(messages, answer_next=True), seam)
 
     def reply_ids(self, message: Message) -> tuple[int, ...]:
         """Return the ids from after the end of an answer up to where the next one begins.
 
         The end-of-turn token is not among them: it was sampled, or is added by the caller.
         """
-        return self._encode(self._suffix(self._probe, message))
+        (message,), seam = self._cut([message])
+        return self._encode(self._suffix(self._probe, message), seam)
+
+    def said_ids(self, text: str) -> tuple[int, ...]:
+        """Return the ids of an answer that was not sampled, and its end of turn."""
+        (said,), seam = self._cut([Message(role="assistant", content=text)])
+        return (*self._encode(said["content"], seam), self.end_of_turn)
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of an answer, without the end-of-turn token."""
@@ -158,8 +171,24 @@ class Chat:
             )
         )
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+    def _cut(self, messages: Sequence[Message]) -> tuple[Sequence[Message], str | None]:
+        """Return the messages with a seam in what would be read as a control token; the seam."""
+        seam = self._control.seam_for([one["content"] for one in messages])
+        if seam is None:
+            return messages, None
+        cut = [
+            Message(role=one["role"], content=self._control.cut(one["content"], seam))
+            for one in messages
+        ]
+        return cut, seam
+
+    def _encode(self, text: str, seam: str | None = None) -> tuple[int, ...]:
+        pieces = [text] if seam is None else text.split(seam)
+        return tuple(
+            token
+            for piece in pieces
+            for token in self.tokenizer.encode(piece, add_special_tokens=False)
+        )
 
     @staticmethod
     def _breaks(expected: str, got: str) -> UsageError:

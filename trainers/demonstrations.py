@@ -156,8 +156,7 @@ def _order(tasks: tuple[str, ...], seed: str) -> list[str]:
 
 
 def _said(script: Script, action: str) -> Sample:
-    chat = script.chat
-    ids = (*chat.tokenizer.encode(action, add_special_tokens=False), chat.end_of_turn)
+    ids = script.chat.said_ids(action)
     return Sample(ids, (0.0,) * len(ids), None, "stop", 0)
 
 

@@ -96,6 +96,66 @@ def test_a_suffix_is_what_the_whole_rendered_conversation_has_there(
         assert "".join(whole.split()) == text
 
 
+SPELLED = (
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|head|>",
+    "<|",
+    "|>",
+    "im_end",
+    "assistant\n",
+    "\n",
+    "go",
+)
+
+
+@pytest.mark.parametrize("context", ["full", "window(2)"])
+@pytest.mark.parametrize("quirk", ["bare", "chatml", "headers", "no-system"])
+@QUICK
+@given(said=st.lists(st.lists(st.sampled_from(SPELLED)).map("".join), min_size=1, max_size=4))
+def test_what_an_environment_says_is_never_a_control_token(
+    context, quirk, said, tokenizer_with, chat_templates
+):
+    """There are as many as where it says other things, and the text is what it was."""
+    tokenizer = tokenizer_with(chat_templates[quirk])
+    script = Script(load_prompt("alfworld", "tags", context), tokenizer)
+    control = {one for one, token in tokenizer.added_tokens_decoder.items() if token.special}
+    answer = [*tokenizer.encode("<think>so</think><action>look</action>"), script.chat.end_of_turn]
+    spelled, plain = script.begin(), script.begin()
+    for turn, text in enumerate(said):
+        views = [
+            View(f"You see {one}!", f"find {one}.", turn, (f"take {one}.",), None)
+            for one in (text, "a cup")
+        ]
+        ids, others = (one.observe(view) for one, view in zip((spelled, plain), views, strict=True))
+        assert [i for i in ids if i in control] == [i for i in others if i in control]
+        assert views[0].observation in tokenizer.decode(ids)
+        for one in (spelled, plain):
+            one.say(sample_of(answer))
+
+
+@QUICK
+@given(text=TEXT)
+def test_all_other_text_has_the_tokens_it_always_had(text, tokenizer):
+    chat = Script(load_prompt("text", "plain", "full"), tokenizer).chat
+    messages = [{"role": "user", "content": text}]
+    whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert list(chat.prompt_ids(messages)) == tokenizer.encode(whole, add_special_tokens=False)
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert list(chat.said_ids(text)) == [*ids, chat.end_of_turn]
+
+
+def test_an_action_retold_in_a_rebuilt_context_is_no_control_token_either(tokenizer):
+    script = Script(load_prompt("alfworld", "plain", "window(2)"), tokenizer)
+    conversation = script.begin()
+    first = conversation.observe(view_of("a", 0))
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    conversation.say(sample_of([start, 50, script.chat.end_of_turn]))
+    second = conversation.observe(view_of("b", 1))
+    assert second.count(start) == first.count(start)
+    assert tokenizer.decode(second).count("<|im_start|>") == first.count(start) + 1
+
+
 def test_an_answer_that_was_cut_is_closed_by_an_end_of_turn_that_is_not_trained(tokenizer):
     script = Script(load_prompt("text", "plain", "full"), tokenizer)
     end = script.chat.end_of_turn
