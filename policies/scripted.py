@@ -195,5 +195,8 @@ def replay_of(path: Path) -> ReplayPolicy:
             said = [str(turn["action"]) for turn in line["turns"]]
             actions.setdefault(str(line["task"]), said)
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number} is no episode: {error!r} is missing") from error
+            raise DataError(
+                f"{path}, line {number} is no episode: it needs a task, and turns with an action"
+                " each"
+            ) from error
     return ReplayPolicy(actions)

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,58 @@ def test_results_are_never_overwritten(agentgym: Any, tmp_path: Path) -> None:
     assert (tmp_path / "results.json").read_text() == "precious"
 
 
+def test_the_table_is_markdown_on_request(agentgym: Any) -> None:
+    _, out, _ = agentgym("eval", "--suite", "corridor/test", "--policy", "expert", "--markdown")
+    assert "| task type | tasks | won | success | 95% interval |\n| --- | --- |" in out
+    assert "| all | 64 | 64/64 | 1.000 | 0.943-1.000 |" in out
+
+
+@pytest.mark.usefixtures("say_env")
+def test_several_samples_show_pass_at_k(agentgym: Any) -> None:
+    words = ("eval", "--suite", "say/published", "--policy", "expert", "-n", 3, "--samples", 4)
+    _, out, _ = agentgym(*words)
+    # Two of three tasks are won by each sample; the third breaks.
+    assert "avg@4 0.667, pass@1 0.667, pass@2 0.667, pass@4 0.667" in out
+
+
+def test_the_same_command_shows_what_is_done_and_another_is_refused(
+    agentgym: Any, tmp_path: Path
+) -> None:
+    words = ("eval", "--suite", "corridor/test", "--policy", "random", "-o", tmp_path)
+    first = agentgym(*words)
+    assert agentgym(*words) == first
+    code, _, err = agentgym(*words, "--seed", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "another protocol (seed is 0 there, 1 here)" in err
+
+
+def test_an_evaluation_is_replayed_from_its_trajectories(agentgym: Any, tmp_path: Path) -> None:
+    eval_ = ("eval", "--suite", "corridor/test", "-n", 20, "--policy")
+    agentgym(*eval_, "random", "-o", tmp_path / "a")
+    actions = tmp_path / "a" / "trajectories.jsonl.gz"
+    assert agentgym(*eval_, "replay", "--actions", actions, "-o", tmp_path / "b").code == 0
+    first, second = (json.loads((tmp_path / x / "results.json").read_text()) for x in "ab")
+    assert first["episodes"] == second["episodes"]
+    assert first["data"] == second["data"]
+    code, _, err = agentgym(*eval_, "replay")
+    assert (code, "belong together" in err) == (2, True)
+
+
+def test_a_person_is_evaluated_from_a_script_and_goes_on_later(
+    agentgym: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    human = ("eval", "--suite", "corridor/test", "-n", 2, "--policy", "human", "-o", tmp_path)
+    for number, says in enumerate((2, 0)):
+        (tmp_path / "script").write_text("dance\n" * 8 + "1\n")
+        with (tmp_path / "script").open() as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
+            code, out, err = agentgym(*human)
+        assert code == says
+        assert ("does not count" in err) == (number == 0)
+    assert "0/2" in out
+    assert "task: test-000" not in out  # it was played before
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -356,17 +409,22 @@ def test_a_random_policy_without_admissible_actions_is_one_line(agentgym: Any) -
     assert "named none" in err
 
 
-def test_an_interrupt_exits_130_and_says_so() -> None:
-    running = subprocess.Popen(
-        [*PYTHON, "eval", "--env", "alfworld", "--policy", "random"],  # 3,600 games: long enough
+def test_an_interrupt_exits_130_and_says_what_is_kept(tmp_path: Path) -> None:
+    running = subprocess.Popen(  # of 3,600 games: long enough
+        [*PYTHON, "eval", "--env", "alfworld", "--policy", "random", "-o", tmp_path],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
     )  # fmt: skip
     assert running.stdout is not None
     assert "the default of alfworld" in running.stdout.readline()
+    while not (tmp_path / "episodes.jsonl").exists():
+        time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert err == "agentgym: interrupted\n"
+    assert err == (
+        f"finished episodes are kept in {tmp_path}; the same command goes on after them\n"
+        "agentgym: interrupted\n"
+    )
 
 
 @pytest.mark.parametrize(

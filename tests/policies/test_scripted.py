@@ -1,11 +1,19 @@
 """Random, expert and replay policies."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from agentgym.errors import EnvFault, EpisodeError, UsageError
-from agentgym.policies.scripted import ExpertPolicy, RandomPolicy, ReplayPolicy, make_scripted
+from agentgym.errors import DataError, EnvFault, EpisodeError, UsageError
+from agentgym.policies.scripted import (
+    ExpertPolicy,
+    HumanPolicy,
+    RandomPolicy,
+    ReplayPolicy,
+    make_scripted,
+    replay_of,
+)
 from agentgym.types import View
 
 
@@ -77,3 +85,46 @@ def test_a_random_action_of_a_template_names_an_object_wherever_one_belongs() ->
         *(f"<search>{one}</search>" for one in objects),
         *(f"use {one} on {other}" for one in objects for other in objects),
     }
+
+
+def test_a_replay_of_a_file_takes_the_actions_of_each_tasks_first_episode(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    lines = [("t", "x"), ("u", "y"), ("t", "z")]
+    path.write_text(
+        "".join(f'{{"task": "{t}", "turns": [{{"action": "{a}"}}]}}\n' for t, a in lines)
+    )
+    policy = replay_of(path)
+    said = []
+    for task in ("t", "u"):
+        policy.begin(task, 0)
+        said.append(policy.act(view(0)))
+    assert said == ["x", "y"]
+    with pytest.raises(UsageError, match="no actions for task v"):
+        policy.begin("v", 0)
+
+
+def test_a_file_that_holds_no_episodes_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"task": "t", "turns": []}\n{"task": "t"}\n')
+    with pytest.raises(DataError, match=r"f\.jsonl, line 2 is no episode: it needs a task, and turns"):
+        replay_of(path)
+
+
+def test_a_person_sees_task_goal_observation_and_actions_and_says_one_or_its_number() -> None:
+    shown: list[str] = []
+    asked: list[str] = []
+    lines = iter(["", "  c ", "2", "7", None])
+
+    def read(prompt: str) -> str | None:
+        asked.append(prompt)
+        return next(lines)
+
+    policy = HumanPolicy(read, shown.append)
+    policy.begin("t", 0)
+    said = [policy.act(view(turn)) for turn in range(3)]
+    assert said == ["c", "b", "7"]  # an empty line is asked again; 7 is no number of an action
+    assert asked == ["[turn 0] > ", "[turn 0] > ", "[turn 1] > ", "[turn 2] > "]
+    assert shown[:3] == ["task: t", "goal: goal\n", "observation"]
+    assert shown[3].split() == ["1", "a", "2", "b", "3", "c"]
+    with pytest.raises(UsageError, match="does not count"):
+        policy.act(view(3))
