@@ -285,8 +285,8 @@ class _Trees:
         """Ask the plan what branches off before the sampled tokens, and begin it."""
         if sample.entropies is None:
             raise UsageError(
-                "the policy reports no entropies, and where to branch is decided by them; choose"
-                " a policy that does, or a method that does not branch"
+                "the hook collect needs TOP_K, the entropies that decide where to branch, and the"
+                " policy reports none; choose one that does, or a method that does not branch"
             )
         keys = self._branching.branches(place.key, len(place.turns), sample.entropies)
         for key in keys:

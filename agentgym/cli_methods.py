@@ -40,13 +40,15 @@ def list_() -> None:
 
 @app.command("explain", epilog="Example: agentgym methods explain epo:released")
 def explain(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Method, or method:preset.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Method, method:preset, or a .py file.")
+    ],
 ) -> None:
     """Tell what a method does: equations, departures, needs, and every option with its value."""
     from agentgym.trainers.describe import describe
 
     d = describe(name)
-    say(f"{d.name} ({d.role}), {d.paper}\n\n{d.text}\n")
+    say(f"{d.name} ({d.role}){f', {d.paper}' if d.paper else ''}\n\n{d.text}\n")
     if d.bases:
         say(f"stands on: {', '.join(d.bases)}")
     say(f"hooks: {', '.join(d.hooks) or 'none'}")

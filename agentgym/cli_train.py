@@ -25,7 +25,7 @@ def train(
         str | None, typer.Option("--env", help="Environment; its recipe is taken.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="Method, as epo or epo:released.")
+        str | None, typer.Option("--method", help="Method, as epo or epo:released, or a .py file.")
     ] = None,
     recipe: Annotated[
         str | None,
@@ -99,12 +99,19 @@ def _configure(
     else:
         low = read_recipe(env, recipe)
     flags = {
-        "method": {"name": method},
+        "method": {"name": _findable(method)},
         "policy": {"model": model},
         "steps": steps,
         "seed": seed,
     }
     return load([low, _without_none(flags), *(override(setting) for setting in settings)])
+
+
+def _findable(method: str | None) -> str | None:
+    """Return a method's name; of one in a file, such that a run can be resumed from anywhere."""
+    from agentgym.trainers.registry import is_file
+
+    return str(Path(method).absolute()) if method is not None and is_file(method) else method
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +122,7 @@ def _without_none(table: dict[str, Any]) -> dict[str, Any]:
 def _run_name(config: Config) -> str:
     env = config.env.suite.partition("/")[0]
     model = Path(config.policy.model).name
-    method = config.method_name.replace(":", "-")
+    method = Path(config.method_name).name.replace(".py", "").replace(":", "-")
     return f"{env}-{method}-{model}-{uuid.uuid4().hex[:6]}"
 
 

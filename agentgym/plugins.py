@@ -1,17 +1,23 @@
-"""Classes that are known by name: the package's own, and those of other installed packages.
+"""Classes that are known by name: the package's own, those of other packages, those in a file.
 
 A class is listed by its path, ``package.module:ClassName``, so that listing names imports none of
-them. Others register theirs through an entry point group of their own kind.
+them. Other packages register theirs through an entry point group of their own kind. A file that
+nobody installed is asked for by its own path.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
-from agentgym.errors import DataError, unknown
+from agentgym.errors import DataError, UsageError, unknown
 
 T = TypeVar("T")
 
@@ -46,3 +52,45 @@ def load_plugin(kind: str, name: str, paths: Mapping[str, str], base: type[T]) -
             f"{kind} {name!r} is registered as {paths[name]}, which is no {base.__name__}"
         )
     return found
+
+
+def load_file(kind: str, path: Path, base: type[T]) -> type[T]:
+    """Return the one class of a Python file that is a kind of ``base``.
+
+    Args:
+        kind: What is in the file, in the singular: ``"method"``.
+        path: The file, wherever it is. It is run once, whoever asks for it again.
+        base: What the class must be a subclass of.
+
+    Raises:
+        UsageError: There is no such file.
+        DataError: The file cannot be imported, or does not have one such class.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no {kind} {str(path)!r}: no such file")
+    module = _module_of(path.resolve())
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base)
+        if value.__module__ == module.__name__  # what it imports is not its own
+    ]
+    if len(found) != 1:
+        names = ", ".join(one.__name__ for one in found) or "none"
+        raise DataError(f"{path} should have one {base.__name__} of its own; it has {names}")
+    return found[0]
+
+
+@cache
+def _module_of(path: Path) -> ModuleType:
+    name = f"{path.stem} of {path.parent}"  # no import statement can mean it
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)  # where its annotations are looked up
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        del sys.modules[name]
+        raise DataError(f"cannot import {path}: {error}") from error
+    return module

@@ -34,6 +34,7 @@ from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Parts, Plan, train
 from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.method import Chain, Need
+from agentgym.trainers.policy_gradient import refuse_groups_of_one
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder
 from agentgym.trajectory_line import trajectory_line
@@ -84,7 +85,7 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
             the same error as the run's.
     """
     latest = RunFolder.open(folder).latest_checkpoint() if resume else RunFolder.refuse(folder)
-    method = build_chain(config.method, config.steps, config.reward)
+    method = _method(config)
     tasks, _ = _suites(config, method)
     episodes = config.rollout.tasks_per_step * config.rollout.group_size
     resolve_model(config.policy.model)
@@ -134,7 +135,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     checkpoint = RunFolder.open(folder).latest_checkpoint() if resume else None
     policy = _policy(config, checkpoint[1] if checkpoint else None)
     spare_threads(policy.model)
-    method = build_chain(config.method, config.steps, config.reward)
+    method = _method(config)
     reference = _reference(config, method) if checkpoint else None
     learner = Learner(
         policy.model,
@@ -186,6 +187,17 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         )
         train(parts, _plan(config), done)
     return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))
+
+
+def _method(config: Config) -> Chain:
+    """Return what the run trains by.
+
+    Raises:
+        UsageError: There is no such method, or its groups are too small.
+    """
+    method = build_chain(config.method, config.steps, config.reward)
+    refuse_groups_of_one(method, config.rollout.group_size)
+    return method
 
 
 def _suites(config: Config, method: Chain) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -76,7 +76,8 @@ def answer_scorer(
     """Return what scores answers as a method wants it; None where it needs none.
 
     Raises:
-        UsageError: No answer can be written in the script's format, or as the method says.
+        UsageError: No answer can be written in the script's format, or as the method says, or the
+            model has no room for one.
     """
     options = method.answers
     if options is None:
@@ -84,6 +85,13 @@ def answer_scorer(
     write = AnswerForm(
         script.prompt.template.format, script.chat.tokenizer, options.answer_template
     )
+    shortest = write.write("a")
+    if shortest is None or len(shortest.ids) >= policy.max_context:
+        raise UsageError(
+            f"the hook turn_rewards of {method.name} needs {Need.ANSWER_SCORES.name}, and the"
+            f" model reads {policy.max_context} tokens, too few for a prompt and the shortest"
+            " answer; take another model, or a shorter method.answer_template"
+        )
     by_learner = options.scored_by == "learner"
     score = learner.score_answers if by_learner else partial(scores_of_policy, policy)
     answers = own_answers if options.answer == "environment" else expert_plans

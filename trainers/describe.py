@@ -13,9 +13,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from agentgym.errors import unknown
 from agentgym.trainers.method import Method
-from agentgym.trainers.registry import method_class, method_names
+from agentgym.trainers.registry import method_class, method_names, preset_of
 
 HOOKS = (
     "collect",
@@ -66,16 +65,13 @@ class Description:
 
 
 def describe(called: str) -> Description:
-    """Describe a method by its name, or by ``name:preset``.
+    """Describe a method by its name or file, or by ``name:preset``.
 
     Raises:
         UsageError: No such method or preset, or the preset is refused.
     """
-    name, _, preset = called.partition(":")
-    cls = method_class(name)
-    if preset and preset not in cls.presets:
-        raise unknown(f"preset of {name}", preset, cls.presets)
-    chosen = cls.presets[preset] if preset else {}
+    cls = method_class(called.partition(":")[0])
+    chosen = preset_of(cls, called)
     own = cls.options_type.model_fields
     settings = cls.options_type(**{key: value for key, value in chosen.items() if key in own})
     beside = {k: v for k, v in {**cls.base_defaults, **chosen}.items() if k not in own}

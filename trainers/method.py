@@ -36,6 +36,7 @@ class Need(Flag):
     TOP_K = auto()  # entropies of the likeliest tokens while sampling
     ANSWER_SCORES = auto()  # how likely the gold answer is after each turn
     SNAPSHOTS = auto()  # episodes that can be brought back and branched
+    GROUPS = auto()  # two trajectories or more of each task
 
 
 class Options(BaseModel):

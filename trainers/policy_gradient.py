@@ -19,7 +19,7 @@ from agentgym.errors import UsageError
 from agentgym.trainers.aggregate import Aggregation, SequenceUnit
 from agentgym.trainers.batch import Batch
 from agentgym.trainers.kl import KL, kl_estimate
-from agentgym.trainers.method import Forward, Loss, Method, Need, Options, Term
+from agentgym.trainers.method import Chain, Forward, Loss, Method, Need, Options, Term
 from agentgym.trainers.returns import turn_end_rewards
 from agentgym.trainers.surrogate import clipped, clipped_surrogate
 
@@ -67,9 +67,15 @@ class PolicyGradient(Method[SurrogateOptionsT]):
     options_type: ClassVar[type[Options]] = SurrogateOptions
 
     @property
+    def compares(self) -> bool:
+        """Whether an advantage is relative to the others of its group."""
+        return True
+
+    @property
     def needs(self) -> Need:
-        """A reference where there is a divergence from it, entropies where there is a bonus."""
-        needs = Need.REFERENCE if self.options.kl_coef else Need.NOTHING
+        """Groups to compare in, a reference to diverge from, entropies for a bonus."""
+        needs = Need.GROUPS if self.compares else Need.NOTHING
+        needs |= Need.REFERENCE if self.options.kl_coef else Need.NOTHING
         if self.options.kl_coef and self.options.kl_in == "reward":
             needs |= Need.OLD_LOGPROB
         return needs | (Need.ENTROPY_GRADIENT if self.options.entropy_coef else Need.NOTHING)
@@ -143,6 +149,20 @@ class PolicyGradient(Method[SurrogateOptionsT]):
             held_BT = held_BT & ~kept_BT
         loss = loss.with_metric("actor/clip_frac", held_BT.to(mean_BT), mean_BT)
         return loss.with_metric("actor/ppo_kl", -log_ratio_BT, mean_BT)
+
+
+def refuse_groups_of_one(method: Chain, group_size: int) -> None:
+    """Refuse to play groups of one for a base that compares the members of a group.
+
+    Raises:
+        UsageError: They would be.
+    """
+    if Need.GROUPS in method.needs and group_size < 2:
+        raise UsageError(
+            f"the hook advantages of {method.links[0].name} needs {Need.GROUPS.name}, two"
+            f" trajectories or more of each task, and rollout.group_size is {group_size}; set it to"
+            " 2 or more, or take a base that compares none: ppo or reinforce++"
+        )
 
 
 def refuse_single(batch: Batch) -> None:

@@ -53,6 +53,11 @@ class PPO(PolicyGradient[PPOOptions]):
     options_type: ClassVar[type[Options]] = PPOOptions
 
     @property
+    def compares(self) -> bool:
+        """Whether an advantage is relative to the others of its group: a critic foretells it."""
+        return False
+
+    @property
     def needs(self) -> Need:
         """Values, and what the surrogate needs."""
         return super().needs | Need.VALUES

@@ -1,19 +1,21 @@
 """Which methods there are, and how to build a chain from settings.
 
 The built-in ones are listed here by path. Others register through the entry point group
-``agentgym.methods``: ``name = "package.module:ClassName"``.
+``agentgym.methods``: ``name = "package.module:ClassName"``. One that is registered nowhere is named
+by the file that it stands in, ``path/to/file.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from agentgym.errors import UsageError, unknown
-from agentgym.plugins import load_plugin, plugin_paths
+from agentgym.plugins import load_file, load_plugin, plugin_paths
 from agentgym.trainers.method import Chain, Method, RewardOptions
 
 ENTRY_POINT_GROUP = "agentgym.methods"
@@ -46,13 +48,20 @@ def method_names() -> tuple[str, ...]:
     return tuple(sorted(_paths()))
 
 
+def is_file(name: str) -> bool:
+    """Return whether a method's name, with or without a preset, is that of a Python file."""
+    return name.partition(":")[0].endswith(".py")
+
+
 def method_class(name: str) -> type[Method[Any]]:
-    """Return the class of the method called ``name``.
+    """Return the class of the method called ``name``, or of that in a file of this name.
 
     Raises:
-        UsageError: No method has that name.
-        DataError: The entry point of that name names no :class:`Method`.
+        UsageError: No method has that name, or there is no such file.
+        DataError: The entry point of that name, or the file, has no :class:`Method`.
     """
+    if is_file(name):
+        return load_file("method", Path(name), Method)
     return load_plugin("method", name, _paths(), Method)
 
 
@@ -62,8 +71,8 @@ def build_chain(
     """Build a base and a method from one table of settings.
 
     Args:
-        settings: ``name`` (``epo`` or ``epo:released``), ``base``, and the options of both. An
-            option that both have is the method's.
+        settings: ``name`` (``epo``, ``epo:released`` or ``path/to/file.py``), ``base``, and the
+            options of both. An option that both have is the method's.
         steps: How many steps the run has.
         reward: What trajectories are rewarded for.
 
@@ -73,30 +82,35 @@ def build_chain(
     options = dict(settings)
     called = str(options.pop("name", "grpo"))
     wanted_base = options.pop("base", None)
-    name, _, preset = called.partition(":")
+    name = called.partition(":")[0]
     cls = method_class(name)
     base = _base(cls, wanted_base)
     classes = [cls] if base is cls else [base, cls]
-    options = {**_known(cls.base_defaults, classes), **_preset(cls, preset, classes), **options}
+    chosen = _known(preset_of(cls, called), classes)
+    options = {**_known(cls.base_defaults, classes), **chosen, **options}
     links = [link(_options(link, classes, options), steps) for link in classes]
     if options:
         known = [key for link in classes for key in link.options_type.model_fields]
         raise unknown("method option", next(iter(options)), ["name", "base", *known])
     standing = "" if base is cls or base.name == cls.bases[0] else f" on {base.name}"
-    return Chain(called + standing, links, reward)
+    named = cls.name + called.removeprefix(name) if is_file(name) else called
+    return Chain(named + standing, links, reward)
 
 
-def _preset(
-    cls: type[Method[Any]], preset: str, classes: list[type[Method[Any]]]
-) -> Mapping[str, Any]:
-    """Return a preset's options, of those bases that are there only."""
-    if not preset:
+def preset_of(cls: type[Method[Any]], called: str) -> Mapping[str, Any]:
+    """Return what a method sets when it is called ``name:preset``; nothing without a preset.
+
+    Raises:
+        UsageError: There is no such preset, or it is refused; the message has the reason.
+    """
+    _, colon, preset = called.partition(":")
+    if not colon:
         return {}
     if preset in cls.refused_presets:
         raise UsageError(f"there is no {cls.name}:{preset}: {cls.refused_presets[preset]}")
     if preset not in cls.presets:
         raise unknown(f"preset of {cls.name}", preset, cls.presets)
-    return _known(cls.presets[preset], classes)
+    return cls.presets[preset]
 
 
 def _known(options: Mapping[str, Any], classes: list[type[Method[Any]]]) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class ReinforcePP(PolicyGradient[ReinforcePPOptions]):
     options_type: ClassVar[type[Options]] = ReinforcePPOptions
     presets: ClassVar[dict[str, dict[str, Any]]] = {"baseline": {"baseline": True}}
 
+    @property
+    def compares(self) -> bool:
+        """Whether an advantage is relative to the others of its group: with a baseline only."""
+        return self.options.baseline
+
     def advantages(self, batch: Batch, step: int) -> Batch:
         """Give each token its whitened return.
 

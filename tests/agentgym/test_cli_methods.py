@@ -1,6 +1,7 @@
 """``agentgym methods``."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Run = Callable[..., Any]
@@ -31,3 +32,22 @@ def test_an_unknown_method_is_answered_with_the_nearest(agentgym: Run) -> None:
     ran = agentgym("methods", "explain", "eop")
     assert ran.code == 2
     assert "did you mean epo" in ran.err
+
+
+def test_a_preset_that_cannot_be_is_answered_with_the_reason(agentgym: Run) -> None:
+    ran = agentgym("methods", "explain", "empg:released")
+    assert ran.code == 2
+    assert "no official code was released" in ran.err
+
+
+def test_a_method_in_a_file_is_explained_as_any_other(agentgym: Run, tmp_path: Path) -> None:
+    path = tmp_path / "quiet.py"
+    path.write_text(
+        '"""Says nothing."""\n'
+        "from agentgym.trainers.method import Method, Options\n"
+        "class Quiet(Method[Options]):\n"
+        '    name, summary = "quiet", "says nothing"\n'
+    )
+    said = agentgym("methods", "explain", path).out
+    assert f"{path} (method)\n\nSays nothing." in said
+    assert "hooks: none" in said

@@ -45,6 +45,17 @@ def test_a_recipe_may_leave_the_method_to_its_default(agentgym, tmp_path: Path) 
         (["--env", "alfworld", "--method", "epo:publshed"], "preset of epo"),
         (["--env", "alfworld", "--set", "optim.lrr=1"], "did you mean optim.lr"),
         (["--env", "alfworld", "--set", "method.alpah=1"], "did you mean alpha"),
+        (["--env", "alfworld", "--method", "epo", "--set", "method.base=grp"], "did you mean grpo"),
+        (["--env", "alfworld", "--method", "empg:released"], "no official code was released"),
+        (["--env", "alfworld", "--method", "brake.py"], "no such file"),
+        (
+            ["--env", "alfworld", "--method", "igpo"],
+            "the hook turn_rewards of igpo needs ANSWER_SCORES",
+        ),
+        (
+            ["--env", "alfworld", "--method", "epo", "--set", "rollout.group_size=1"],
+            "the hook advantages of grpo needs GROUPS",
+        ),
         (["--env", "alfworld", "--set", "env.suite=alfworld/gen-unseen"], "is held out"),
         (["--resume", "runs/x", "--steps", "3"], "leave out --steps"),
         (["--resume", "no/run"], "holds no run to resume"),

@@ -1,8 +1,11 @@
 """A whole run on the corridor with a model of random weights: what is kept, resumed, refused."""
 
 import gzip
+import itertools
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 from agentgym.config import Config, load
-from agentgym.envs.corridor import WORDS
+from agentgym.envs.base import Outcome as EnvOutcome
+from agentgym.envs.corridor import WORDS, CorridorEnv
 from agentgym.errors import DataError, UsageError
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
@@ -319,6 +323,62 @@ def test_an_interrupt_that_comes_late_in_a_step_loses_no_step(
     assert latest == f"step_{len(lines(folder)):06d}"
 
 
+def test_a_reward_that_is_no_number_breaks_its_episode_and_the_run_says_so_and_goes_on(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act, calls = CorridorEnv.act, itertools.count()
+
+    def act_badly(env: CorridorEnv, action: str) -> EnvOutcome:
+        spoilt = env.suite.name == "corridor/train" and next(calls) == 4  # of the first step's six
+        return act(env, action)._replace(**{"reward": math.nan} if spoilt else {})
+
+    said: list[str] = []
+    monkeypatch.setattr(CorridorEnv, "act", act_badly)
+    run_training(config, tmp_path / "run", Reporter(said.append, lambda _: None), resume=False)
+    (warning,) = [line for line in said if "broke" in line]
+    assert warning.startswith("step 1: an episode broke, the first in task train-")
+    assert "the reward 'environment' of turn 0 is nan; expected a finite number" in warning
+    assert [line["rollout/errors"] for line in lines(tmp_path / "run")] == [1, 0, 0]
+    assert all(line["optim/updates"] == line["step"] for line in lines(tmp_path / "run"))
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
+
+
+def test_the_method_of_the_guide_is_taken_from_its_file_and_acts(
+    config: Config, tmp_path: Path
+) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) < 40
+    path = tmp_path / "thermostat.py"
+    path.write_text(code)
+    method = {"name": str(path), "target": 6.0}  # beyond the entropy of 300 tokens, ln 300 = 5.70
+    config = config.model_copy(update={"method": method})
+    run_training(config, tmp_path / "run", QUIET, resume=False)
+    metrics = lines(tmp_path / "run")
+    factors = [line["thermostat/factor"] for line in metrics]
+    entropies = [line["actor/entropy"] for line in metrics]
+    assert factors[0] == 1
+    assert factors[1] == pytest.approx(math.exp(0.1 * (6 - entropies[0])))
+    assert factors[2] == pytest.approx(factors[1] * math.exp(0.1 * (6 - entropies[1])))
+    for line, factor, entropy in zip(metrics, factors, entropies, strict=True):
+        assert line["loss/thermostat"] == pytest.approx(-0.001 * factor * entropy)
+    plain = config.model_copy(update={"method": {"name": "grpo"}})
+    run_training(plain, tmp_path / "plain", QUIET, resume=False)
+    ours, theirs = weights(tmp_path / "run", 3), weights(tmp_path / "plain", 3)
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+    assert_goes_on_alike(config, tmp_path / "run", tmp_path / "resumed")
+
+
+def assert_goes_on_alike(config: Config, whole: Path, cut: Path) -> None:
+    """Cut a copy of a run to its second step, and see that it goes on as the whole one did."""
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step_000003")
+    (cut / "checkpoints" / "latest").write_text("step_000002\n")
+    run_training(config, cut, QUIET, resume=True)
+    assert_the_same_run(whole, cut)
+
+
 def test_a_context_without_room_for_a_first_turn_is_said_in_one_line(
     config: Config, tmp_path: Path
 ) -> None:
@@ -379,6 +439,7 @@ def test_what_cannot_start_leaves_no_folder_behind(config: Config, tmp_path: Pat
         {"policy": config.policy.model_copy(update={"model": "no-such-model"})},
         {"policy": config.policy.model_copy(update={"context": "window(2)"})},
         {"method": {"name": "epoo"}},
+        {"rollout": config.rollout.model_copy(update={"group_size": 1})},
         {"env": config.env.model_copy(update={"task_types": ("9 rooms",)})},
         {"env": config.env.model_copy(update={"suite": "corridor/test"})},  # held out
         {"eval": config.eval.model_copy(update={"suite": "corridor/tset"})},

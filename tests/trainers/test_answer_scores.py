@@ -16,11 +16,14 @@ from agentgym.envs.scienceworld import ScienceWorldEnv
 from agentgym.envs.search import SearchEnv
 from agentgym.envs.webshop import WebShopEnv
 from agentgym.errors import UsageError
-from agentgym.policies.gold_answer import WrittenAnswer
+from agentgym.policies.conversation import Script
+from agentgym.policies.gold_answer import AnswerForm, WrittenAnswer
 from agentgym.policies.hf import HFPolicy
+from agentgym.policies.prompt import load_prompt
 from agentgym.rollout import env_seed
 from agentgym.trainers.answer_scores import (
     AnswerScorer,
+    answer_scorer,
     expert_plans,
     own_answers,
     prefix_copies,
@@ -32,6 +35,7 @@ from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Need
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.registry import build_chain
+from agentgym.trainers.tiny import train_tokenizer
 from agentgym.types import EnvSpec, Group, Key, Row, Stop, Trajectory, Turn
 from agentgym.workers import WorkerPool
 
@@ -58,6 +62,17 @@ def scored(
     (group,) = scorer([Group("t", tuple(trajectories))], SimpleNamespace(), "0")
     assert [t.key for t in group.trajectories] == [t.key for t in trajectories]
     return [t.answer_logprobs for t in group.trajectories]
+
+
+def test_a_model_too_small_for_a_prompt_and_an_answer_is_refused(learner: Learner) -> None:
+    tokenizer = train_tokenizer(["Now there is enough to give the answer."] * 9, 300)
+    script = Script(load_prompt("search", "tags", "full"), tokenizer)
+    chain = build_chain({"name": "igpo", "base": "dapo"}, 9)
+    form = AnswerForm(script.prompt.template.format, tokenizer)
+    shortest = len(form.write("a").ids)
+    answer_scorer(chain, script, learner, SimpleNamespace(max_context=shortest + 1))
+    with pytest.raises(UsageError, match=f"turn_rewards of .*igpo.* reads {shortest} tokens"):
+        answer_scorer(chain, script, learner, SimpleNamespace(max_context=shortest))
 
 
 def test_a_turn_starts_where_its_first_token_is() -> None:

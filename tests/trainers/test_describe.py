@@ -27,6 +27,11 @@ def test_the_pages_are_what_the_methods_say_of_themselves() -> None:
     assert written == told, "run python scripts/write_method_pages.py"
 
 
+def test_a_refused_preset_is_answered_with_its_reason() -> None:
+    with pytest.raises(UsageError, match="no empg:released: no official code was released"):
+        describe("empg:released")
+
+
 def test_hooks_are_those_that_a_method_overrides() -> None:
     class Quiet(Method[Options]):
         name = "quiet"

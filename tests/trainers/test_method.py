@@ -75,7 +75,8 @@ def test_each_link_receives_what_the_one_before_returned(two_groups) -> None:
 def test_a_chain_needs_what_any_link_needs() -> None:
     base = GRPO(GRPOOptions(kl_coef=0.1, entropy_coef=0.1), 10)
     chain = Chain("x", [base, Doubling(Options(), 10)])
-    assert chain.needs == Need.REFERENCE | Need.ENTROPY_GRADIENT | Need.ENTROPY
+    of_base = Need.GROUPS | Need.REFERENCE | Need.ENTROPY_GRADIENT
+    assert chain.needs == of_base | Need.ENTROPY
 
 
 def test_state_is_kept_by_link(two_groups) -> None:

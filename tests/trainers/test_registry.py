@@ -1,8 +1,12 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from agentgym.errors import UsageError
+from agentgym.errors import DataError, UsageError
 from agentgym.trainers.epo import EPO
 from agentgym.trainers.grpo import GRPO
+from agentgym.trainers.policy_gradient import refuse_groups_of_one
 from agentgym.trainers.registry import build_chain, method_class, method_names
 
 
@@ -58,6 +62,8 @@ def test_every_option_of_a_preset_is_the_methods_or_that_of_a_base(name) -> None
     [
         ({"name": "epoo"}, "did you mean epo"),
         ({"name": "epo:relased"}, "did you mean released"),
+        ({"name": "epo:"}, "preset of epo ''; known: released"),
+        ({"name": "spear", "base": "gigop"}, "did you mean gigpo"),
         ({"name": "epo", "base": "grp"}, "did you mean grpo"),
         ({"name": "grpo", "base": "epo"}, "is a base itself"),
         ({"name": "epo", "aplha": 0.1}, "did you mean alpha"),
@@ -69,3 +75,86 @@ def test_every_option_of_a_preset_is_the_methods_or_that_of_a_base(name) -> None
 def test_what_does_not_fit_is_refused_with_what_does(settings, message) -> None:
     with pytest.raises(UsageError, match=message):
         build_chain(settings, steps=10)
+
+
+RELATIVE = {"arpo", "aepo", "dapo", "drbot", "drgrpo", "empg", "epo", "gigpo", "grpo", "igpo"} | {
+    "rloo",
+    "spear",
+    "reinforce++:baseline",
+}
+
+
+@pytest.mark.parametrize("name", [*method_names(), "reinforce++:baseline"])
+def test_groups_of_one_are_refused_where_members_are_compared_and_there_only(name) -> None:
+    chain = build_chain({"name": name}, steps=10)
+    refuse_groups_of_one(chain, 2)
+    if name not in RELATIVE:
+        refuse_groups_of_one(chain, 1)
+        return
+    with pytest.raises(UsageError, match=r"hook advantages of \S+ needs GROUPS, .* is 1; set it"):
+        refuse_groups_of_one(chain, 1)
+
+
+# Methods in a file of their own ---------------------------------------------------------------
+
+HALVING = """
+from __future__ import annotations
+from typing import ClassVar, Optional
+from agentgym.trainers.grpo import GRPO
+from agentgym.trainers.method import Method, Options
+
+class HalvingOptions(Options):
+    share: Optional[float] = 0.5
+
+class Halving(Method[HalvingOptions]):
+    name = "halving"
+    summary = "halves"
+    options_type: ClassVar[type[Options]] = HalvingOptions
+    presets = {"hard": {"share": 0.1}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], str]:
+    """Write a Python file and return its name."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "halving.py"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_a_method_is_found_by_its_file_wherever_it_is(write) -> None:
+    name = write(HALVING)
+    chain = build_chain({"name": name, "share": 0.25, "clip_high": 0.3}, steps=10)
+    assert chain.name == "halving"
+    assert chain.options()["halving"] == {"share": 0.25}
+    assert chain.options()["grpo"]["clip_high"] == 0.3
+    assert method_class(name) is method_class(name)
+
+
+def test_a_method_in_a_file_has_presets_as_any_other(write) -> None:
+    chain = build_chain({"name": f"{write(HALVING)}:hard"}, steps=10)
+    assert chain.name == "halving:hard"
+    assert chain.options()["halving"] == {"share": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def broken(:", "cannot import"),
+        ("import no_such_module_anywhere", "cannot import"),
+        ("from agentgym.trainers.grpo import GRPO", "one Method of its own; it has none"),
+        (HALVING + "class Other(Halving): ...", "it has Halving, Other"),
+    ],
+)
+def test_a_file_without_one_method_of_its_own_is_refused(write, text, message) -> None:
+    with pytest.raises(DataError, match=message):
+        method_class(write(text))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        method_class(str(tmp_path / "nothing.py"))
