@@ -375,10 +375,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--enable-lora", action="store_true")
     asked = parser.parse_args()
-    if os.environ.get("FAKE_VLLM_FAILS"):
-        sys.exit("ValueError: this machine has no room for the model")
     torch.set_num_threads(1)
-    sys.stderr.write("Loading weights\n")
     server = FakeVLLM(
         asked.model,
         asked.served_model_name,

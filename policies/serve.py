@@ -1,0 +1,228 @@
+"""A vLLM server that is started here, watched, started again where it died, and ended.
+
+The process knows nothing of weights that were loaded later: who asks it for samples notices that it
+was restarted and loads them again (:mod:`agentgym.policies.vllm_replica`).
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+
+from agentgym.errors import ServerError
+from agentgym.files import make_folder
+from agentgym.policies import serve_guard
+from agentgym.policies.serve_command import (
+    Served,
+    ServeOptions,
+    command_line,
+    environment,
+    find_vllm,
+)
+
+_POLL_S = 0.25
+_TELL_EVERY_S = 15.0
+_HEALTH_S = 5.0  # for an answer
+_HANGS_AFTER_S = 60.0  # without one
+_STARTS = 3  # in a row that fail before it is given up
+_CLOSE_S = 15.0
+_TAIL = 65536  # bytes of the log that are looked at
+
+
+class ModelServer:
+    """A vLLM server in a process group of its own, on this machine only.
+
+    A context manager: inside it is running.
+
+    Args:
+        served: What it serves.
+        options: How it is started.
+        log: File that its output is appended to.
+        say: Told what people should know.
+
+    Attributes:
+        url: Where it is.
+        restarts: How often it was started again.
+
+    Raises:
+        UsageError: vLLM is not there.
+        DataError: The log cannot be written.
+    """
+
+    def __init__(
+        self, served: Served, options: ServeOptions, log: Path, say: Callable[[str], None]
+    ) -> None:
+        port = options.port or _free_port()
+        self._command = command_line(find_vllm(options.vllm), served, port, options.arguments)
+        self._environment = environment(served)
+        self._patience, self._say, self._log = options.patience, say, log
+        make_folder(log.parent)
+        self.url = f"http://127.0.0.1:{port}"
+        self.restarts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = Event()
+        self._watcher = Thread(target=self._watch, name="agentgym-watch", daemon=True)
+
+    def __enter__(self) -> ModelServer:
+        """Start it and wait until it is ready.
+
+        Raises:
+            ServerError: It ended, or took too long; the message has the end of its log.
+        """
+        self._say(f"starting vLLM at {self.url}; its log: {self._log}")
+        self._start()
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._kill()
+            raise
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it, with all processes that it started."""
+        self._closing.set()
+        self._watcher.join()
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        process.stdin.close()  # the guard ends the group
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_CLOSE_S)
+        self._kill()
+
+    @property
+    def group(self) -> int:
+        """The process group that it runs in now."""
+        assert self._process is not None
+        return self._process.pid
+
+    def wait(self) -> None:
+        """Wait until it is given up.
+
+        Raises:
+            ServerError: It was: it died again and again.
+        """
+        self._watcher.join()
+        if not self._closing.is_set():
+            raise ServerError(f"vLLM was given up: {self._last_words()}; its log: {self._log}")
+
+    # Inside -----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._log.open("ab") as log:
+            self._begun_at = log.tell()
+            self._process = subprocess.Popen(  # noqa: S603 (what the user asked to run)
+                [sys.executable, str(serve_guard.__file__), *self._command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,  # an interrupt from the keyboard is not for the server
+            )
+
+    def _wait_until_ready(self) -> None:
+        begun = told = time.monotonic()
+        while not self._answers():
+            if self._ended():
+                raise ServerError(
+                    f"vLLM ended while it was started: {self._last_words()}; its log: {self._log}"
+                )
+            now = time.monotonic()
+            if now - begun > self._patience:
+                raise ServerError(
+                    f"vLLM is not ready after {now - begun:.0f} s (policy.serve.patience); its last"
+                    f" words: {self._last_words()}; its log: {self._log}"
+                )
+            if now - told > _TELL_EVERY_S:
+                told = now
+                self._say(f"waiting for vLLM, {now - begun:.0f} s: {self._last_words()}")
+            if self._closing.wait(_POLL_S):
+                return
+
+    def _watch(self) -> None:
+        heard = time.monotonic()
+        failures = 0
+        while not self._closing.wait(_POLL_S * 4):
+            if self._answers():
+                heard, failures = time.monotonic(), 0
+                continue
+            hangs = time.monotonic() - heard > _HANGS_AFTER_S
+            if not self._ended() and not hangs:
+                continue
+            if failures == _STARTS:
+                self._say(f"vLLM died {_STARTS} times in a row and is given up; log: {self._log}")
+                return
+            failures += 1
+            self._say(
+                f"vLLM {'hangs' if hangs else 'died'} and is started again: its log {self._log}"
+            )
+            self._restart()
+            heard = time.monotonic()
+
+    def _restart(self) -> None:
+        self._kill()
+        self._start()
+        self.restarts += 1
+        try:
+            self._wait_until_ready()
+        except ServerError as error:
+            self._say(str(error))
+        else:
+            if not self._closing.is_set():
+                self._say("vLLM is ready again")
+
+    def _ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def _answers(self) -> bool:
+        # No proxy stands before this machine.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"{self.url}/health", timeout=_HEALTH_S) as answer:
+                return bool(answer.status == 200)
+        except (OSError, http.client.HTTPException):  # refused, too late, an error, half an answer
+            return False
+
+    def _kill(self) -> None:
+        """End whatever is left of the group, at once; the leader's death leaves the others."""
+        process = self._process
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+    def _last_words(self) -> str:
+        """Return the last line of the log that speaks of an error, or else the last line."""
+        with self._log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._begun_at, size - _TAIL))
+            lines = log.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        errors = [line for line in said if "Error" in line]
+        return (errors or said or ["(nothing)"])[-1][:300]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

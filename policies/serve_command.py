@@ -1,0 +1,116 @@
+"""How a vLLM server is started: where vLLM is, its command line, its environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentgym.errors import UsageError
+
+VLLM = "AGENTGYM_VLLM"
+"""The environment variable that says where vLLM is."""
+
+_MODULE = "vllm.entrypoints.openai.api_server"
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM makes room
+_GET = (
+    "pip install 'agentgym[vllm]', or install vLLM into an environment of its own and name that:"
+    f" --vllm FOLDER, or {VLLM}=FOLDER"
+)
+
+
+class ServeOptions(BaseModel):
+    """A vLLM server that is started for the run and ends with it.
+
+    Attributes:
+        vllm: Where vLLM is: its command, a Python that has it, or a virtual environment; None takes
+            ``$AGENTGYM_VLLM``, then ``vllm`` on the PATH.
+        port: Where it listens, on this machine only; 0 takes a free one.
+        patience: Seconds that it may take to become ready.
+        arguments: More of vLLM's own arguments, as on its command line.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vllm: str | None = None
+    port: int = Field(default=0, ge=0, le=65535)
+    patience: float = Field(default=900.0, gt=0)
+    arguments: tuple[str, ...] = ()
+
+
+class Served(BaseModel):
+    """What is served.
+
+    Attributes:
+        model: A folder or hub id.
+        name: By which it is asked for.
+        dtype: Of weights and products.
+        max_model_len: Tokens, prompt and sample together; None takes the model's own.
+        lora_rank: Of the adapters that it shall take; None takes none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str
+    name: str
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_model_len: int | None = Field(default=None, ge=2)
+    lora_rank: int | None = Field(default=None, ge=1)
+
+
+def find_vllm(asked: str | None) -> tuple[str, ...]:
+    """Return the beginning of the command that serves; the arguments follow.
+
+    Args:
+        asked: The command, a Python or a virtual environment; None looks at ``$AGENTGYM_VLLM``
+            and then for ``vllm`` on the PATH.
+
+    Raises:
+        UsageError: It is not there.
+    """
+    where = asked or os.environ.get(VLLM)
+    if not where:
+        found = shutil.which("vllm")
+        if found is None:
+            raise UsageError(f"vLLM was not found: there is no vllm on the PATH; {_GET}")
+        return found, "serve"
+    path = Path(where).expanduser()
+    if path.is_dir():
+        path = path / "bin" / "python"
+    command = shutil.which(str(path))
+    if command is None:
+        said = "--vllm" if asked else f"${VLLM}"
+        raise UsageError(f"vLLM was not found: {said} is {where!r}, no program; {_GET}")
+    # The `vllm` command of some builds does not start; their Python does.
+    return (command, "-m", _MODULE) if path.name.startswith("python") else (command, "serve")
+
+
+def command_line(
+    launcher: tuple[str, ...], served: Served, port: int, arguments: tuple[str, ...]
+) -> list[str]:
+    """Return the whole command.
+
+    Log-probabilities are those after the temperature, as everywhere in this package.
+    """
+    line = [*launcher, *([served.model] if launcher[-1] == "serve" else ["--model", served.model])]
+    line += ["--served-model-name", served.name, "--host", "127.0.0.1", "--port", str(port)]
+    line += ["--dtype", served.dtype, "--logprobs-mode", "processed_logprobs"]
+    if served.max_model_len is not None:
+        line += ["--max-model-len", str(served.max_model_len)]
+    if served.lora_rank is not None:
+        room = next((rank for rank in _RANKS if rank >= served.lora_rank), _RANKS[-1])
+        # Two: the adapter of the next version is loaded before that of the last one leaves.
+        line += ["--enable-lora", "--max-lora-rank", str(room), "--max-loras", "2"]
+    return [*line, *arguments]
+
+
+def environment(served: Served) -> Mapping[str, str]:
+    """Return the environment: this one, and leave to take weights."""
+    more = {"VLLM_SERVER_DEV_MODE": "1"}
+    if served.lora_rank is not None:
+        more["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    return {**os.environ, **more}

@@ -1,0 +1,232 @@
+"""A server that is started, watched, started again and ended; another program stands for vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from agentgym.errors import DataError, ServerError, UsageError
+from agentgym.policies import serve
+from agentgym.policies.serve import ModelServer
+from agentgym.policies.serve_command import Served, ServeOptions, command_line, find_vllm
+
+# Knows nothing but that it is well; what is tested is the process around it.
+HEALTHY = """
+import os, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+print("Loading weights", flush=True)
+if os.environ.get("FAILS"):
+    sys.exit("ValueError: this machine has no room for the model")
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Answer).serve_forever()
+"""
+
+
+def program(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(("#!/bin/sh", *lines, "")))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    """Look more often than a real server needs."""
+    monkeypatch.setattr(serve, "_POLL_S", 0.02)
+
+
+@pytest.fixture
+def vllm(tmp_path):
+    """A command that takes vLLM's arguments."""
+    (tmp_path / "healthy.py").write_text(HEALTHY)
+    start = f'exec {sys.executable} {tmp_path / "healthy.py"} "$@"'
+    return program(tmp_path / "vllm", "sleep 300 &", start)  # a process that it leaves behind
+
+
+def server_of(vllm, tmp_path, said=None):
+    options = ServeOptions(vllm=str(vllm))
+    told = [] if said is None else said
+    log = tmp_path / "logs" / "vllm.log"
+    return ModelServer(Served(model="m", name="tiny"), options, log, told.append)
+
+
+def healthy(url):
+    with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
+        return answer.status == 200
+    return False
+
+
+def alive(group):
+    """Return whether a process of a group is left that is more than a zombie."""
+    rows = subprocess.run(["ps", "-eo", "pgid,stat"], capture_output=True, text=True, check=True)
+    states = [row.split() for row in rows.stdout.splitlines()[1:]]
+    return any(int(pgid) == group and state[0] != "Z" for pgid, state in states)
+
+
+def within(seconds, condition):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_server_is_there_inside_the_block_and_nothing_is_left_after_it(vllm, tmp_path):
+    said: list[str] = []
+    with server_of(vllm, tmp_path, said) as server:
+        assert healthy(server.url)
+        group = server.group
+        assert os.getpgid(group) == group != os.getpgid(0)
+        assert "127.0.0.1" in server.url
+    assert not healthy(server.url)
+    assert not alive(group)
+    log = tmp_path / "logs" / "vllm.log"
+    assert f"starting vLLM at {server.url}; its log: {log}" in said
+    assert "Loading weights" in log.read_text()
+
+
+def test_a_server_that_was_killed_is_started_again_at_the_same_place(vllm, tmp_path):
+    said: list[str] = []
+    with server_of(vllm, tmp_path, said) as server:
+        first = server.group
+        os.killpg(first, signal.SIGKILL)
+        within(5, lambda: not healthy(server.url))
+        within(40, lambda: healthy(server.url))
+        assert server.restarts == 1
+        assert server.group != first
+        within(5, lambda: "vLLM is ready again" in said)
+    assert any("died and is started again" in line for line in said)
+
+
+def test_a_server_that_no_longer_answers_is_replaced(vllm, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "_HANGS_AFTER_S", 0.5)
+    monkeypatch.setattr(serve, "_HEALTH_S", 0.2)
+    with server_of(vllm, tmp_path) as server:
+        first = server.group
+        os.killpg(first, signal.SIGSTOP)
+        within(40, lambda: server.restarts == 1 and healthy(server.url))
+        assert not alive(first)
+
+
+def test_a_server_that_cannot_start_says_why_in_one_line(vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAILS", "1")
+    with pytest.raises(ServerError) as caught, server_of(vllm, tmp_path):
+        pass
+    assert "vLLM ended while it was started: ValueError: this machine has no room" in str(
+        caught.value
+    )
+    assert str(tmp_path / "logs" / "vllm.log") in str(caught.value)
+
+
+def test_a_server_that_is_never_ready_is_given_up(tmp_path):
+    slow = program(tmp_path / "slow", "echo reading a large file", "exec sleep 60")
+    served, options = Served(model="m", name="m"), ServeOptions(vllm=str(slow), patience=0.6)
+    server = ModelServer(served, options, tmp_path / "log", lambda _: None)
+    with pytest.raises(ServerError, match=r"not ready after .* reading a large file"), server:
+        pass
+    assert not alive(server.group)
+
+
+def test_a_server_that_dies_again_and_again_is_given_up(vllm, tmp_path):
+    said: list[str] = []
+    with server_of(vllm, tmp_path, said) as server:
+        server._environment = {**server._environment, "FAILS": "1"}
+        os.killpg(server.group, signal.SIGKILL)
+        with pytest.raises(ServerError, match="given up: ValueError: this machine has no room"):
+            server.wait()
+    assert any("died 3 times in a row" in line for line in said)
+
+
+def test_a_server_does_not_outlive_a_starter_that_was_killed(tmp_path):
+    sleeper = program(tmp_path / "sleeper", "echo up", "exec sleep 300")
+    starter = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from agentgym.policies.serve import ModelServer\n"
+        "from agentgym.policies.serve_command import Served, ServeOptions\n"
+        "options = ServeOptions(vllm=sys.argv[1])\n"
+        "server = ModelServer(Served(model='m', name='m'), options, Path(sys.argv[2]), print)\n"
+        "server._start()\n"
+        "print(server.group, flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    log = tmp_path / "log"
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, sleeper, log], stdout=subprocess.PIPE, text=True
+    ) as started:
+        group = int(started.stdout.readline())
+        within(10, lambda: log.exists() and "up" in log.read_text())
+        assert alive(group)
+        started.kill()
+    within(10, lambda: not alive(group))
+
+
+# Finding vLLM ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    monkeypatch.delenv("AGENTGYM_VLLM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_vllm_is_looked_for_where_it_was_said_then_in_the_environment_then_on_the_path(
+    nowhere, monkeypatch
+):
+    with pytest.raises(UsageError, match=r"no vllm on the PATH; pip install 'agentgym\[vllm\]'"):
+        find_vllm(None)
+    on_path = program(nowhere / "vllm")
+    assert find_vllm(None) == (str(on_path), "serve")
+    python = nowhere / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    program(python)
+    monkeypatch.setenv("AGENTGYM_VLLM", str(nowhere / "venv"))
+    module = ("-m", "vllm.entrypoints.openai.api_server")
+    assert find_vllm(None) == (str(python), *module)
+    other = program(nowhere / "my-vllm")
+    assert find_vllm(str(other)) == (str(other), "serve")
+
+
+@pytest.mark.parametrize("said", ["--vllm", "$AGENTGYM_VLLM"])
+def test_a_vllm_that_is_not_there_says_who_named_it(said, nowhere, monkeypatch):
+    gone = str(nowhere / "gone")
+    monkeypatch.setenv("AGENTGYM_VLLM", gone)
+    with pytest.raises(UsageError) as caught:
+        find_vllm(gone if said == "--vllm" else None)
+    assert f"{said} is {gone!r}, no program" in str(caught.value)
+
+
+def test_the_command_line_asks_for_what_training_needs():
+    served = Served(model="DIR", name="tiny", max_model_len=2048, lora_rank=12)
+    line = " ".join(command_line(("vllm", "serve"), served, 8123, ("--seed", "3")))
+    assert line == (
+        "vllm serve DIR --served-model-name tiny --host 127.0.0.1 --port 8123 --dtype float32"
+        " --logprobs-mode processed_logprobs --max-model-len 2048"
+        " --enable-lora --max-lora-rank 16 --max-loras 2 --seed 3"
+    )
+    plain = command_line(("py", "-m", "module"), Served(model="DIR", name="tiny"), 1, ())
+    assert plain[:5] == ["py", "-m", "module", "--model", "DIR"]
+    assert "--enable-lora" not in plain
+
+
+def test_a_log_that_cannot_be_written_is_said_before_anything_is_started(vllm, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write into the folder"):
+        ModelServer(
+            Served(model="m", name="m"),
+            ServeOptions(vllm=str(vllm)),
+            tmp_path / "file" / "log",
+            lambda _: None,
+        )
