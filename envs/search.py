@@ -48,9 +48,10 @@ class SearchEnv(TextEnv):
     """Search.
 
     Args:
-        suite: ``search/gen-train``, ``gen-test``, ``gen-easy-train`` or ``gen-easy-test``
-            (generated); ``search/hotpotqa`` and the like or ``search/train`` (published, read
-            from ``data``); ``search/folder`` (all questions in ``data``).
+        suite: ``search/gen-train``, ``gen-test``, ``gen-easy-train``, ``gen-easy-test`` or
+            ``gen-plain-train`` (generated); ``search/hotpotqa`` and the like or
+            ``search/train`` (published, read from ``data``); ``search/folder`` (all questions in
+            ``data``).
         max_turns: Searches and answers an episode may take together; 10 by default, as IGPO.
         protocol: How actions are written and results shown: ``search_r1``, ``tool_call`` or
             ``arpo``.

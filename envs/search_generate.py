@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 from agentgym.envs.search_articles import write_articles
 from agentgym.envs.search_compose import KINDS, Composer
@@ -51,6 +51,7 @@ class QuestionSet:
 
 _LARGE = Corpus("gen", 10_000, plain=False)
 _SMALL = Corpus("gen-easy", 1_000, plain=True)
+_WIDE = Corpus("gen-plain-wide", 10_000, plain=True)  # too large to be learnt by heart
 _HARD_KINDS = tuple(kind for kind in KINDS if kind != "comparison-2")  # one search finds both
 _EASY_KINDS = ("bridge-1", "bridge-2", "comparison-2")
 
@@ -59,11 +60,12 @@ SETS: Mapping[str, QuestionSet] = {
     "gen-test": QuestionSet(_LARGE, _HARD_KINDS, 40, held_out=True),
     "gen-easy-train": QuestionSet(_SMALL, _EASY_KINDS, 600, held_out=False),
     "gen-easy-test": QuestionSet(_SMALL, _EASY_KINDS, 100, held_out=True),
+    "gen-plain-train": QuestionSet(_WIDE, _EASY_KINDS, 4000, held_out=False),
 }
 """The sets of generated questions, by name."""
 
 
-@lru_cache(maxsize=4)
+@cache
 def generate(set_name: str) -> World:
     """Make the world of a set: its articles, which sets may share, and its questions.
 
