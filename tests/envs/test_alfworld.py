@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from agentgym.envs.alfworld import ALFWorldEnv
 from agentgym.envs.alfworld_files import GAME_FILE, GameFiles, write_game
@@ -318,3 +320,15 @@ def test_the_expert_follows_a_game_that_textworld_plays(
     env.close()
     env.close()
     assert TextWorldStandIn.closed == 2
+
+
+def test_what_textworld_needs_is_installed_on_request_and_where_it_works() -> None:
+    # Its planner is under the GPL and compiled; its grammar does not work in Python 3.13.
+    named = [Requirement(one) for one in metadata.requires("agentgym") or ()]
+    found = {one.name: one for one in named if one.name in ("textworld", "fast-downward-textworld")}
+    assert len(found) == 2
+    for one in found.values():
+        assert one.marker is not None
+        assert one.marker.evaluate({"extra": "alfworld", "python_version": "3.12"})
+        assert not one.marker.evaluate({"extra": "alfworld", "python_version": "3.13"})
+        assert not one.marker.evaluate({"extra": "", "python_version": "3.12"})

@@ -75,6 +75,15 @@ def test_only_actions_count_as_turns(env: ScienceWorldEnv, monkeypatch: pytest.M
     assert env.step("xyzzy")[3] is True
 
 
+def test_a_part_of_the_score_is_no_success_when_the_turns_are_used_up(
+    env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(env, "max_turns", 1)
+    *_, terminated, truncated, info = env.step("look around")
+    assert (terminated, truncated) == (False, True)
+    assert (info["won"], info["score"]) == (False, 0.08)
+
+
 # Actions --------------------------------------------------------------------------------------
 
 
@@ -151,6 +160,31 @@ def test_looking_changes_nothing_of_what_happens(env: ScienceWorldEnv) -> None:
     assert "reset task" not in valid
 
 
+def test_easy_opens_doors_and_no_containers(env: ScienceWorldEnv) -> None:
+    # What the paper's appendix says of containers is not what the simulator does.
+    env.step("teleport to kitchen")
+    assert env.step("open door to hallway")[0] == "The door is already open."
+    assert env.step("open cupboard")[0] == "The cupboard is now open."
+    assert env.step("open cupboard")[0] == "The cupboard is already open."
+
+
+def test_a_step_lists_no_valid_actions_and_makes_no_plan(
+    env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    ask = IsolatedSimulator.ask
+
+    def listen(simulator: IsolatedSimulator, method: str, *arguments: object) -> object:
+        asked.append((method, arguments[3:]))
+        return ask(simulator, method, *arguments)
+
+    monkeypatch.setattr(IsolatedSimulator, "ask", listen)
+    env.reset(seed=0, options={"task": "find-plant/0"})
+    env.step("look around")
+    assert ("load", (False,)) in asked  # without a gold path
+    assert not {"getValidActionObjectCombinations", "getGoldActionSequence"} & dict(asked).keys()
+
+
 # Processes ----------------------------------------------------------------------------------------
 
 
@@ -167,6 +201,12 @@ def test_a_second_simulator_in_the_same_process_has_its_own_simplifications(
     assert "connect OBJ to OBJ" not in templates
     assert "templates" not in info
     other.close()
+
+
+def test_java_may_take_no_more_memory_than_its_simulators_need(env: ScienceWorldEnv) -> None:
+    assert env._simulator is not None
+    runtime = env._simulator.jvm.gateway.jvm.java.lang.Runtime.getRuntime()
+    assert runtime.maxMemory() <= 640 * 2**20  # Java's own default is a quarter of the machine
 
 
 def test_playing_leaves_no_file_behind(env: ScienceWorldEnv) -> None:
