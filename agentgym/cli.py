@@ -14,7 +14,16 @@ from typing import Annotated
 
 import typer
 
-from agentgym import __version__, cli_envs, cli_eval, cli_methods, cli_play, cli_plot, cli_train
+from agentgym import (
+    __version__,
+    cli_compare,
+    cli_envs,
+    cli_eval,
+    cli_methods,
+    cli_play,
+    cli_plot,
+    cli_train,
+)
 from agentgym.console import say, warn
 from agentgym.errors import AgentGymError
 
@@ -33,6 +42,9 @@ app.add_typer(cli_methods.app)
 app.command(
     "eval", epilog="Example: agentgym eval --suite alfworld/gen-unseen --policy random -n 20"
 )(cli_eval.eval_)
+app.command("compare", epilog="Example: agentgym compare results/random results/expert")(
+    cli_compare.compare
+)
 app.command("train", epilog="Example: agentgym train --env alfworld --method epo")(cli_train.train)
 app.command("play", epilog="Example: agentgym play --env alfworld --seed 3")(cli_play.play)
 app.command("plot", epilog="Example: agentgym plot runs/seed-0 runs/seed-1 -o curves")(

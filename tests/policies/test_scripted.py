@@ -106,7 +106,9 @@ def test_a_replay_of_a_file_takes_the_actions_of_each_tasks_first_episode(tmp_pa
 def test_a_file_that_holds_no_episodes_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     path.write_text('{"task": "t", "turns": []}\n{"task": "t"}\n')
-    with pytest.raises(DataError, match=r"f\.jsonl, line 2 is no episode: it needs a task, and turns"):
+    with pytest.raises(
+        DataError, match=r"f\.jsonl, line 2 is no episode: it needs a task, and turns"
+    ):
         replay_of(path)
 
 
