@@ -22,6 +22,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from agentgym.config import Config, load, read_recipe
+from agentgym.curves import curve
+from agentgym.run_files import open_run
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom
 
@@ -60,11 +62,6 @@ class Cell:
         results = json.loads((self.folder / "panel" / "results.json").read_text())
         rate = results["summary"]["success"]
         return float(rate["won"] / rate["episodes"])
-
-    def metrics(self) -> list[dict[str, float]]:
-        """Return what was measured at each step of training; nothing of an untrained cell."""
-        path = self.run / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def do_all(cells: Sequence[Cell], jobs: int) -> None:
@@ -153,23 +150,17 @@ def missing(cells: Iterable[Cell]) -> str:
 def draw_curves(axes: Any, label: str, cells: Iterable[Cell], metric: str) -> None:
     """Draw a metric of trained cells by step: its mean over seeds and their range.
 
+    Each value is the mean of itself and the four before it.
+
     Args:
         axes: Of matplotlib.
         label: Of the line; the number of seeds is added.
         cells: The same arm with several seeds; those not done are left out.
         metric: Its name in ``metrics.jsonl``.
     """
-    rows = [cell.metrics() for cell in cells if cell.is_done]
-    curves = [_smooth([step[metric] for step in steps]) for steps in rows if steps]
-    if not curves:
+    runs = [open_run(cell.run) for cell in cells if cell.is_done and cell.run.exists()]
+    if not runs:
         return
-    columns = list(zip(*curves, strict=False))
-    x = range(1, len(columns) + 1)
-    (line,) = axes.plot(x, [fmean(c) for c in columns], label=f"{label} ({len(curves)})")
-    low, high = [min(c) for c in columns], [max(c) for c in columns]
-    axes.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    """Return the mean of each value and the four before it."""
-    return [fmean(values[max(0, i - 4) : i + 1]) for i in range(len(values))]
+    found = curve(runs, metric, band="range", smooth=5)
+    (line,) = axes.plot(found.step, found.mean, label=f"{label} ({len(runs)})")
+    axes.fill_between(found.step, found.low, found.high, alpha=0.15, color=line.get_color(), lw=0)
