@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-reference benchmark-envs soak clean
+.PHONY: check lint types imports test test-browser test-reference benchmark-envs soak clean
 
 check: lint types imports test
 
@@ -34,6 +34,12 @@ test: .venv/.made
 
 test-reference: .venv-reference/.made # the native ALFWorld engine against TextWorld; about 20 minutes
 	$(REFERENCE)/python -m pytest -m reference -s --timeout 1800 tests/reference
+
+# The page of `agentgym view` in a real browser. A Chromium must be on the path; playwright's own
+# is taken otherwise (`playwright install chromium`).
+test-browser: .venv/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50'
+	$(BIN)/python -m pytest -m browser tests/agentgym/test_view_page.py
 
 # Lucene, rank_bm25 and pyjnius are what is measured beside our own searches. Of pyserini only the
 # Java archive is used, none of what it depends on.

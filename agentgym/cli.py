@@ -23,6 +23,7 @@ from agentgym import (
     cli_play,
     cli_plot,
     cli_train,
+    cli_view,
 )
 from agentgym.console import say, warn
 from agentgym.errors import AgentGymError
@@ -50,6 +51,7 @@ app.command("play", epilog="Example: agentgym play --env alfworld --seed 3")(cli
 app.command("plot", epilog="Example: agentgym plot runs/seed-0 runs/seed-1 -o curves")(
     cli_plot.plot
 )
+app.command("view", epilog="Example: agentgym view runs/seed-0 --export report.html")(cli_view.view)
 
 
 def _version(wanted: bool) -> None:

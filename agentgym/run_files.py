@@ -100,22 +100,41 @@ def open_run(folder: Path) -> Run:
     return Run(folder, steps, sources, config, about, tuple(problems))
 
 
+def lines_of(source: Source) -> list[str]:
+    """Return the lines of a file as they are, as far as it can be unpacked."""
+    return _text(source.path)[0].split("\n")
+
+
 def read_source(source: Source) -> tuple[list[dict[str, Any]], list[str]]:
     """Read the trajectories of a file.
 
     Returns:
         Those that are whole, and a line for each thing that is wrong.
     """
+    problems: list[str] = []
+    found = [line for _, line in trajectories(source, problems)]
+    return found, problems
+
+
+def trajectories(source: Source, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the trajectories of a file that are whole, one after the other.
+
+    Args:
+        source: The file.
+        problems: Gets a line for each thing that is wrong.
+
+    Yields:
+        The number of the line in the file, counted from 1, and the trajectory.
+    """
     text, problem = _text(source.path)
-    problems = [problem] if problem else []
-    found = []
-    for number, line in _json_lines(source.path, text, problems):
-        wrong = _not_a_trajectory(line)
-        if wrong:
-            problems.append(f"{source.path} line {number}: {wrong}; left out")
+    wrong = [problem] if problem else []
+    for number, line in _json_lines(source.path, text, wrong):
+        reason = _not_a_trajectory(line)
+        if reason:
+            wrong.append(f"{source.path} line {number}: {reason}; left out")
         else:
-            found.append(line)
-    return found, _few(problems)
+            yield number, line
+    problems += _few(wrong)
 
 
 def series(steps: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:

@@ -184,6 +184,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             say=reporter.say,
             interrupted=interrupted,
             answers=answers,
+            decode=partial(policy.tokenizer.decode, skip_special_tokens=False),
         )
         train(parts, _plan(config), done)
     return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))

@@ -23,7 +23,7 @@ from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain
 from agentgym.trainers.metrics import batch_metrics, episode_metrics
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
-from agentgym.trainers.trajectory_lines import trajectory_lines
+from agentgym.trainers.trajectory_lines import Decode, trajectory_lines
 from agentgym.types import Group, Trajectory
 from agentgym.workers import WorkerPool
 
@@ -69,6 +69,7 @@ class Parts:
     say: Callable[[str], None]
     interrupted: Callable[[], bool]
     answers: AnswerScorer | None = None  # where the method needs answer scores
+    decode: Decode | None = None  # for people who look at the tokens of a trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,9 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
                 metrics |= parts.evaluate(step)
             metrics["time/eval"] = clock.seconds["time/eval"]
         if plan.save.trajectories_every and (step % plan.save.trajectories_every == 0 or last):
-            run.write_trajectories(step, trajectory_lines(batch, plan.save.token_fields))
+            run.write_trajectories(
+                step, trajectory_lines(batch, plan.save.token_fields, parts.decode)
+            )
         run.append_metrics(metrics)
         stop = parts.interrupted()  # asked once: a step that ends the run is a step that was saved
         if last or stop or step % plan.save.every == 0:

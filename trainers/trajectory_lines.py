@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from agentgym.trainers.batch import Batch
+from agentgym.trainers.token_text import token_texts
 from agentgym.trajectory_line import trajectory_line
 
+Decode = Callable[[Sequence[int]], str]
 
-def trajectory_lines(batch: Batch, token_fields: int) -> list[dict[str, Any]]:
+
+def trajectory_lines(
+    batch: Batch, token_fields: int, decode: Decode | None = None
+) -> list[dict[str, Any]]:
     """Return the trajectories of a step, the first ``token_fields`` with their per-token fields.
 
     A row of tokens is an object of lists with one entry a token: ids, turn (-1 where the token
     was not sampled), the sampler's log-probability, and log-probability before the update,
-    advantage and entropy where known; in nats.
+    advantage and entropy where known, in nats; and the text that a sampled token adds, empty for
+    others, where ``decode`` tells it.
     """
     return_N = batch.return_N.tolist()
     lines = []
@@ -21,13 +29,14 @@ def trajectory_lines(batch: Batch, token_fields: int) -> list[dict[str, Any]]:
         line = trajectory_line(trajectory) | {"return": return_N[n]}
         if n < token_fields:
             line["rows"] = [
-                _token_fields(batch, b) for b in (batch.trajectory_B == n).nonzero()[:, 0].tolist()
+                _token_fields(batch, b, decode)
+                for b in (batch.trajectory_B == n).nonzero()[:, 0].tolist()
             ]
         lines.append(line)
     return lines
 
 
-def _token_fields(batch: Batch, b: int) -> dict[str, list[float]]:
+def _token_fields(batch: Batch, b: int, decode: Decode | None) -> dict[str, list[Any]]:
     length = int(batch.length_B[b])
     tensors = {
         "ids": batch.ids_BT,
@@ -37,8 +46,18 @@ def _token_fields(batch: Batch, b: int) -> dict[str, list[float]]:
         "advantage": batch.advantage_BT,
         "entropy": batch.entropy_BT,
     }
-    return {
+    fields: dict[str, list[Any]] = {
         name: [round(value, 6) for value in tensor[b, :length].tolist()]
         for name, tensor in tensors.items()
         if tensor is not None
     }
+    return fields if decode is None else fields | {"text": _texts(fields, decode)}
+
+
+def _texts(fields: dict[str, list[Any]], decode: Decode) -> list[str]:
+    texts: list[str] = []
+    tokens = zip(fields["turn"], fields["ids"], strict=True)
+    for turn, some in groupby(tokens, key=lambda token: token[0]):
+        ids = [token for _, token in some]
+        texts += token_texts(ids, decode) if turn >= 0 else [""] * len(ids)
+    return texts

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from agentgym.trainers.batch import Batch
@@ -40,3 +41,16 @@ def test_token_fields_have_one_entry_a_token_without_padding(two_groups: Batch) 
         assert told["behaviour_logprob"] == list(row.logprobs)
         assert told["advantage"] == [0.5 if turn >= 0 else 0.0 for turn in row.turns]
         assert "entropy" not in told
+
+
+def test_sampled_tokens_carry_their_text_and_others_none(two_groups: Batch) -> None:
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(f"<{i}>" for i in ids)
+
+    for line, trajectory in zip(
+        trajectory_lines(two_groups, 8, decode), two_groups.trajectories, strict=True
+    ):
+        (row,), (told,) = trajectory.rows, line["rows"]
+        assert told["text"] == [
+            f"<{i}>" if turn >= 0 else "" for i, turn in zip(row.ids, row.turns, strict=True)
+        ]

@@ -1,0 +1,63 @@
+// Two runs, or two checkpoints of one, on the same task side by side.
+
+const chosen = { left: null, right: null, task: null, only: "" };
+
+async function viewCompare(main) {
+  show(main, el("p", { class: "quiet" }, "reading trajectories …"));
+  const { rows } = await allRows();
+  if (here()[0] !== "compare") return;
+  const places = data.runs.flatMap((run, r) => run.sources.map((source) => `${r} ${source.name}`))
+    .filter((place) => rows.some((row) => placeOf(row) === place));
+  if (!places.length) return show(main, el("p", { class: "quiet" }, "The run has no trajectories to compare yet."));
+  [chosen.left, chosen.right] = [chosen.left, chosen.right].every((p) => places.includes(p)) ? [chosen.left, chosen.right] : furthest(places);
+  const repaint = (name) => (value) => { chosen[name] = value; viewCompare(main); };
+  const sides = ["left", "right"].map((side) => byTask(rows.filter((row) => placeOf(row) === chosen[side])));
+  const tasks = [...sides[0].keys()].filter((task) => sides[1].has(task)).filter((task) => keeps(sides, task));
+  if (!tasks.includes(chosen.task)) chosen.task = tasks[0];
+  const named = places.map((place) => [place, placeName(place)]);
+  const only = [["", "all"], ["gained", "lost, then won"], ["dropped", "won, then lost"], ["parted", "parted in the result"]];
+  const bar = el("div", { class: "bar" }, choice("left", named, chosen.left, repaint("left")), choice("right", named, chosen.right, repaint("right")),
+    choice("tasks", only, chosen.only, repaint("only")), tasks.length ? choice("task", tasks.map((task) => [task, taskName(sides, task)]), chosen.task, repaint("task")) : null,
+    el("span", { class: "quiet", role: "status" }, `${number(tasks.length)} tasks in both`));
+  if (!tasks.length) return show(main, bar, el("p", { class: "quiet" }, "No task is in both like that."));
+  const pair = sides.map((side) => side.get(chosen.task)[0]);
+  const told = await Promise.all(pair.map(trajectory));
+  const parting = told[0].turns.findIndex((turn, k) => !told[1].turns[k] || told[1].turns[k].action !== turn.action);
+  const limits = limitsOf(told);
+  show(main, bar, el("h2", {}, told[0].goal), el("div", { class: "columns" }, told.map((one, i) => el("div", { class: "column" },
+    el("h3", {}, el("a", { href: address("t", pair[i].run, pair[i].source, pair[i].line) }, placeName(placeOf(pair[i]))),
+      el("span", { class: pair[i].won ? "good" : "bad" }, pair[i].won ? " ✓ won" : " ✗ lost"), ` · ${pair[i].turns} turns · ${pair[i].stop}`),
+    one.turns.map((turn, k) => turnBox(one, turn, k, limits, k === parting))))));
+}
+
+function placeOf(row) {
+  return `${row.run} ${row.source}`;
+}
+
+function placeName(place) {
+  const [run, source] = place.split(" ");
+  return (data.runs.length > 1 ? data.runs[run].name + ", " : "") + sourceName(source);
+}
+
+// Without a choice: the first evaluation against the last one, which play the same tasks.
+function furthest(places) {
+  const measured = places.filter((place) => place.includes(" eval/"));
+  const some = measured.length > 1 ? measured : places;
+  return [some[0], some.at(-1)];
+}
+
+function byTask(rows) {
+  const found = new Map();
+  for (const row of rows) found.set(row.task, [...(found.get(row.task) || []), row]);
+  return found;
+}
+
+function keeps(sides, task) {
+  const [before, after] = sides.map((side) => side.get(task)[0].won);
+  return !chosen.only || (chosen.only === "gained" ? !before && after : chosen.only === "dropped" ? before && !after : before !== after);
+}
+
+function taskName(sides, task) {
+  const [before, after] = sides.map((side) => (side.get(task)[0].won ? "✓" : "✗"));
+  return `${before}${after} ${task}`;
+}

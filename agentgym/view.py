@@ -1,0 +1,200 @@
+"""A run as a page: served to this machine alone, or written as one file.
+
+The page carries its style and its script; it loads nothing from elsewhere. A policy in its head
+forbids every script but its own, so that text of a model stays text even where a view forgot to
+treat it as such. The server listens on the loopback address, answers only requests that name it
+(another site's page, pointed here by a name of its own, gets nothing), and serves no files: only
+what was read of the run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from agentgym.errors import DataError, UsageError
+from agentgym.files import make_folder, write_atomic
+from agentgym.run_files import Run, open_run
+from agentgym.view_data import Place, Reader, embedded, page_data
+
+HOST = "127.0.0.1"
+_PARTS = files("agentgym") / "data" / "view"
+_SCRIPTS = ("dom.js", "charts.js", "list.js", "trajectory.js", "compare.js", "main.js")
+
+
+def page(told: Mapping[str, Any], *, served: bool) -> str:
+    """Return the page as HTML.
+
+    Args:
+        told: What it shows (see :mod:`agentgym.view_data`).
+        served: Whether it may ask the server that it came from for more.
+    """
+    style = _part("style.css")
+    script = '"use strict";\n' + "\n".join(_part(name) for name in _SCRIPTS)
+    title = ", ".join(run["title"] for run in told["runs"])
+    parts = {
+        "policy": "; ".join(
+            (
+                "default-src 'none'",
+                f"script-src '{_digest(script)}'",
+                f"style-src '{_digest(style)}'",
+                "connect-src 'self'" if served else "connect-src 'none'",
+                "base-uri 'none'",
+                "form-action 'none'",
+            )
+        ),
+        "title": escape(f"{title} · agentgym"),
+        "style": style,
+        "script": script,
+        "data": embeddable(told),
+    }
+    # Split once, so that nothing in a part is taken for the place of another.
+    before, *places = _part("page.html").split("@")
+    text = [before]
+    for name, after in zip(places[::2], places[1::2], strict=True):
+        text += [parts[name], after]
+    return "".join(text)
+
+
+def embeddable(told: Mapping[str, Any]) -> str:
+    """Return JSON that may stand inside a ``script`` element: nothing in it can end the element."""
+    return json.dumps(told, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def export(runs: Sequence[Run], out: Path, limit: int) -> tuple[int, int]:
+    """Write the page with trajectories in it as one file.
+
+    Args:
+        runs: What it shows.
+        out: The file.
+        limit: How many trajectories it carries at most.
+
+    Returns:
+        How many it carries, and how many it leaves out.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    carried = embedded(Reader(runs), limit)
+    make_folder(out.parent)
+    write_atomic(out, page(page_data(runs) | carried, served=False))
+    return len(carried["trajectories"]), carried["rows"]["left_out"]
+
+
+class ViewServer(ThreadingHTTPServer):
+    """Serves the pages of runs on the loopback address.
+
+    Args:
+        folders: The run folders; they are read again when the page is loaded, so that a run can
+            be watched while it goes.
+        port: 0 takes a free one.
+
+    Raises:
+        UsageError: The port is taken.
+        DataError: A folder is no run.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folders: Sequence[Path], port: int = 0) -> None:
+        self.folders = tuple(folders)
+        self.reader = Reader([open_run(folder) for folder in folders])
+        self.reading = Lock()  # one thread at a time reads files
+        try:
+            super().__init__((HOST, port), _Answer)
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on port {port}: {error.strerror}; choose another --port"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{HOST}:{self.server_port}/"
+
+    def answer(self, path: str, query: Mapping[str, str]) -> tuple[str, str] | None:
+        """Return the kind and the text of what is at a path; None where there is nothing.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        with self.reading:
+            if path == "/":
+                self.reader = Reader([open_run(folder) for folder in self.folders])
+                return "text/html", page(page_data(self.reader.runs), served=True)
+            if path == "/rows":
+                return "application/json", _json(self.reader.rows())
+            if path == "/trajectory":
+                return "application/json", _json(self.reader.trajectory(_place(query)))
+        return None
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: ViewServer
+    server_version = "agentgym"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self) -> None:
+        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        if host not in (HOST, "localhost"):
+            self._send(403, "text/plain", f"this page is at {self.server.url}")
+            return
+        asked = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+        try:
+            answer = self.server.answer(asked.path, query)
+        except DataError as error:
+            self._send(404, "text/plain", str(error))
+            return
+        if answer is None:
+            self._send(404, "text/plain", "there is nothing here")
+        else:
+            self._send(200, *answer)
+
+    def _send(self, status: int, kind: str, text: str) -> None:
+        content = text.encode("utf-8", errors="replace")
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": f"{kind}; charset=utf-8",
+            "Content-Length": str(len(content)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_anything: object) -> None:
+        """Say nothing of each request."""
+
+
+def _place(query: Mapping[str, str]) -> Place:
+    run, line = query.get("run", ""), query.get("line", "")
+    if not (run.isdecimal() and line.isdecimal() and len(run + line) < 20):
+        raise DataError("a trajectory is asked for as /trajectory?run=0&source=train/10&line=1")
+    return Place(int(run), query.get("source", ""), int(line))
+
+
+def _json(told: Any) -> str:
+    return json.dumps(told, allow_nan=False, separators=(",", ":"))
+
+
+def _part(name: str) -> str:
+    return (_PARTS / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

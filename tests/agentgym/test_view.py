@@ -1,0 +1,245 @@
+"""The page of a run: what it is told, what it may do, and who may ask for it."""
+
+import base64
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from agentgym.errors import DataError, UsageError
+from agentgym.run_files import open_run
+from agentgym.view import ViewServer, embeddable, export, page
+from agentgym.view_data import COLUMNS, Place, Reader, embedded, page_data
+from agentgym.view_terminal import spark
+
+MakeRun = Callable[..., Path]
+EVIL = "</script><script>document.title='gone'</script><img src=x onerror=alert(1)>"
+
+
+def rows_of(told: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(zip(COLUMNS, row, strict=True)) for row in told["rows"]]
+
+
+def told_by(html: str) -> Any:
+    """Return what a page was told, as its script reads it."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    return json.loads(text)
+
+
+# What the page is told ----------------------------------------------------------------------------
+
+
+def test_a_row_tells_what_the_list_filters_by(make_run: MakeRun) -> None:
+    rows = rows_of(Reader([open_run(make_run())]).rows())
+    assert len(rows) == 16  # eight of the evaluation, eight of training
+    second = next(row for row in rows if row["source"] == "train/2" and row["line"] == 2)
+    assert second["invalid"] == 1  # one off the format, which counts once
+    assert (second["won"], second["stop"], second["turns"]) == (False, "turns", 3)
+    branch = next(row for row in rows if row["branch"])
+    assert (branch["parent"], branch["shared"]) == ([0, 0], 1)
+    fourth = next(row for row in rows if row["source"] == "train/2" and row["line"] == 4)
+    assert fourth["repeated"] == 1
+    assert [row["tokens"] for row in rows if row["source"] == "train/2"] == [True] * 4 + [False] * 4
+
+
+def test_a_trajectory_has_the_tokens_that_were_sampled_by_turn(make_run: MakeRun) -> None:
+    told = Reader([open_run(make_run())]).trajectory(Place(0, "train/2", 1))
+    assert ["".join(token["text"] for token in turn) for turn in told["tokens"]] == [
+        turn["text"] for turn in told["turns"]
+    ]
+    # The third token of a row is the first that is sampled: 0.2 x 2 nats, -0.1 x 2, -0.11 x 2.
+    first = told["tokens"][0][0]
+    assert (first["entropy"], first["behaviour_logprob"]) == (0.4, -0.2)
+    assert first["logprob"] == pytest.approx(-0.22)
+    assert Reader([open_run(make_run("b"))]).trajectory(Place(0, "eval/0", 1))["tokens"] is None
+
+
+@pytest.mark.parametrize(
+    "place", [Place(0, "train/3", 1), Place(1, "train/2", 1), Place(0, "train/2", 99),
+              Place(0, "train/2", 0), Place(0, "../config.toml", 1)], ids=str,
+)  # fmt: skip
+def test_a_trajectory_that_is_not_there_is_refused(make_run: MakeRun, place: Place) -> None:
+    with pytest.raises(DataError):
+        Reader([open_run(make_run())]).trajectory(place)
+
+
+def test_numbers_that_json_cannot_write_are_left_out(make_run: MakeRun) -> None:
+    folder = make_run()
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "reward/mean": NaN, "time/generate": Infinity}\n')
+    told = json.loads(embeddable(page_data([open_run(folder)])))
+    assert [step for step, _ in told["runs"][0]["metrics"]["reward/mean"]] == [1, 2, 3]
+
+
+def test_an_exported_page_carries_whole_trajectories_in_equal_shares(make_run: MakeRun) -> None:
+    reader = Reader([open_run(make_run(trajectories=20))])
+    carried = embedded(reader, 12)  # of 8 of the evaluation and 20 of training
+    sources = [row["source"] for row in rows_of(carried["rows"])]
+    assert (sources.count("eval/0"), sources.count("train/2")) == (6, 6)
+    assert carried["rows"]["left_out"] == 16
+    assert set(carried["trajectories"]) == {
+        f"{row['run']} {row['source']} {row['line']}" for row in rows_of(carried["rows"])
+    }
+    assert len(embedded(reader, 25)["trajectories"]) == 25  # 8 and 17: none of the room is lost
+
+
+# What the page may do -----------------------------------------------------------------------------
+
+
+def test_what_a_model_said_cannot_end_the_element_that_holds_it(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = open_run(make_run(say=EVIL))
+    export([run], tmp_path / "report.html", 100)
+    html = (tmp_path / "report.html").read_text()
+    assert "<img" not in html
+    assert html.count("</script>") == 2  # of the data and of the script
+    assert told_by(html)["trajectories"]["0 train/2 1"]["turns"][0]["action"] == EVIL
+
+
+def test_text_that_looks_like_a_place_of_the_page_stays_text(make_run: MakeRun) -> None:
+    run = open_run(make_run(say="@script@ @data@"))
+    told = page_data([run]) | embedded(Reader([run]), 1)
+    assert told_by(page(told, served=False)) == json.loads(json.dumps(told))
+
+
+def test_the_policy_of_the_page_lets_its_own_script_and_style_alone(make_run: MakeRun) -> None:
+    told = page_data([open_run(make_run())])
+    for served, connect in ((True, "'self'"), (False, "'none'")):
+        html = page(told, served=served)
+        (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+        rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+        assert (rules["default-src"], rules["connect-src"]) == ("'none'", connect)
+        for tag in ("script", "style"):
+            (inner,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.S)
+            digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
+            assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+def test_the_page_names_nothing_outside_itself(make_run: MakeRun) -> None:
+    html = page(page_data([open_run(make_run())]), served=False)
+    addresses = set(re.findall(r"https?://[^\"'\s)]+", html))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of a format
+    assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", html)
+    assert not re.findall(r"@import|url\(|<link|<img|src=", html)
+
+
+# Who may ask --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(make_run: MakeRun) -> Iterator[ViewServer]:
+    with ViewServer([make_run()]) as running:
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def get(server: ViewServer, path: str, host: str | None = None, method: str = "GET") -> Any:
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request(method, path, headers={} if host is None else {"Host": host})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer, text
+
+
+def test_the_server_answers_with_the_page_its_rows_and_a_trajectory(server: ViewServer) -> None:
+    answer, html = get(server, "/")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert told_by(html)["runs"][0]["title"] == "epo on corridor/train, seed 0"
+    _, rows = get(server, "/rows")
+    assert len(json.loads(rows)["rows"]) == 16
+    _, one = get(server, "/trajectory?run=0&source=train/2&line=1")
+    assert json.loads(one)["task"] == "task-00000"
+
+
+def test_the_server_listens_on_the_loopback_address_alone(server: ViewServer) -> None:
+    assert server.server_address[0] == "127.0.0.1"
+    assert server.url == f"http://127.0.0.1:{server.server_port}/"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/config.toml", "/metrics.jsonl", "/../config.toml", "/%2e%2e/config.toml", "//etc/passwd",
+     "/trajectory?run=0&source=../../config.toml&line=1", "/trajectory?run=0&source=train/2&line=x",
+     "/trajectory?run=-1&source=train/2&line=1", "/trajectory", "/trajectory?run=0&source=train/2",
+     "/trajectory?run=0&source=train/2&line=99999999999999999999999"],
+)  # fmt: skip
+def test_nothing_but_what_was_read_of_the_run_is_served(server: ViewServer, path: str) -> None:
+    answer, text = get(server, path)
+    assert answer.status == 404
+    assert "corridor" not in text
+
+
+def test_a_page_of_another_name_gets_nothing(server: ViewServer) -> None:
+    answer, text = get(server, "/rows", host=f"evil.example:{server.server_port}")
+    assert answer.status == 403
+    assert "task" not in text
+    assert get(server, "/rows", host=f"localhost:{server.server_port}")[0].status == 200
+
+
+def test_the_server_changes_nothing(server: ViewServer) -> None:
+    assert get(server, "/", method="POST")[0].status == 501
+
+
+def test_a_run_that_goes_on_is_read_again_when_the_page_is_loaded(server: ViewServer) -> None:
+    with (server.folders[0] / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "reward/mean": 7}\n')
+    assert told_by(get(server, "/")[1])["runs"][0]["metrics"]["reward/mean"][-1] == [4, 7]
+
+
+def test_a_port_that_is_taken_is_one_line(make_run: MakeRun) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on port {port}.*--port"):
+            ViewServer([make_run()], port)
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def test_the_command_exports_and_says_what_it_left_out(
+    agentgym: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "report.html"
+    code, said, _ = agentgym("view", make_run(), make_run(seed=1), "--export", out, "--limit", 20)
+    assert (code, said) == (
+        0, f"written: {out}, with 20 trajectories; 12 more are left out, --limit raises it\n",
+    )  # fmt: skip
+    assert len(told_by(out.read_text())["runs"]) == 2
+
+
+def test_the_terminal_shows_curves_and_trajectories(agentgym: Any, make_run: MakeRun) -> None:
+    folder = make_run(say="\x1b[2J[bold]")
+    code, out, err = agentgym("view", folder, "--terminal")
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out
+    lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert lines["Reward"].split() == ["Reward", "▁▄█", "1", "3", "1", "3"]
+    assert "training after step 2: 4 of 8 won; stops: terminated 4, turns 4" in out
+    assert "of 24 turns 2 were invalid and 2 repeated the action before" in out
+
+
+def test_the_terminal_and_a_file_are_not_asked_for_at_once(agentgym: Any, tmp_path: Path) -> None:
+    code, _, err = agentgym("view", tmp_path, "--terminal", "--export", "x.html")
+    assert code == 2
+    assert "choose one" in err
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"),
+    [([], ""), ([1.0], "▁"), ([2.0, 2.0], "▁▁"), ([0, 7], "▁█"), ([0, 0, 4, 4, 7, 7], "▁▅█")],
+)
+def test_a_curve_is_bars_from_its_lowest_to_its_highest(values: list[float], bars: str) -> None:
+    assert spark(values, width=3) == bars

@@ -1,0 +1,256 @@
+"""The page of a run in a real browser: what it shows, what it escapes, how much it bears.
+
+Run by ``make test-browser``; needs playwright and a Chromium, which is found on the path.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from agentgym.run_files import open_run
+from agentgym.view import ViewServer, export
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+
+MakeRun = Callable[..., Path]
+EVIL = "<script>document.title='gone'</script><img src=x onerror=\"document.title='gone'\">"
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+         "--disable-component-update", "--no-first-run")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A page whose errors fail the test, and which may ask nobody but this machine."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+    page.on("request", lambda request: wrong.append(request.url)
+            if not request.url.startswith(("http://127.0.0.1", "file:")) else None)  # fmt: skip
+    yield page
+    page.close()
+    assert wrong == []
+
+
+Show = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    running: list[tuple[ViewServer, Thread]] = []
+
+    def start(*folders: Path) -> str:
+        server = ViewServer(folders)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return server.url
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def goto(tab: Any, url: str, hash_: str) -> None:
+    tab.goto(f"{url}#{hash_}")
+    tab.wait_for_function(
+        "h => document.getElementById('main').dataset.shown === '#' + h", arg=hash_
+    )
+
+
+def test_curves_are_drawn_and_read_off(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    goto(tab, serve(make_run()), "curves")
+    titles = tab.locator(".chart h3").all_inner_texts()
+    assert titles[:2] == ["Success, share of episodes", "Reward, return of an episode"]
+    chart = tab.locator(".chart", has_text="Reward")
+    assert chart.locator("circle").count() == 3
+    chart.locator("svg").hover()  # its middle is at step 2
+    assert chart.locator(".reading").inner_text() == "step 2: 2"
+    assert tab.locator(".heat canvas").get_attribute("width") == "3"
+    assert tab.locator(".heat canvas").get_attribute("height") == "2"
+
+
+def test_the_list_filters(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    goto(tab, serve(make_run()), "trajectories")
+    count = tab.locator("#count")
+    assert count.inner_text() == "16 of 16"
+    tab.get_by_label("where").select_option("train/2")
+    assert count.inner_text() == "8 of 16"
+    tab.get_by_label("result").select_option("1")
+    assert count.inner_text() == "4 of 16"
+    tab.get_by_label("result").select_option("")
+    tab.get_by_label("invalid action").check()
+    assert count.inner_text() == "2 of 16"
+    tab.get_by_label("invalid action").uncheck()
+    tab.get_by_label("repeated action").check()
+    assert count.inner_text() == "2 of 16"
+    tab.get_by_label("repeated action").uncheck()
+    tab.get_by_label("type").select_option("three rooms")
+    assert count.inner_text() == "4 of 16"
+    tab.get_by_label("type").select_option("")
+    tab.get_by_label("stop").select_option("turns")
+    tab.get_by_label("Task or goal").fill("task-00001")
+    assert count.inner_text() == "2 of 16"
+
+
+def test_a_column_sorts_upwards_downwards_and_not(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    goto(tab, serve(make_run()), "trajectories")
+    first = tab.locator(".row.item").first
+    seen = []
+    for _ in range(3):
+        tab.get_by_role("columnheader", name="Task").locator("button").click()
+        seen.append(first.locator("span").nth(1).inner_text())
+    assert seen == ["task-00000", "task-00001", "task-00000"]
+
+
+def test_tokens_are_coloured_by_what_is_chosen(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    goto(tab, serve(make_run()), "t/0/train%2F2/1")
+    token = tab.locator(".turn").first.locator(".token").nth(1)
+    assert token.inner_text().strip() == "think."
+    # 0.5 - 0.25 x 3 = -0.25; the largest is 0.5 - 0.25 x 4 = -0.5: half of it, 0.3 of 0.6.
+    assert "rgba(213, 94, 0, 0.3)" in token.evaluate("t => getComputedStyle(t).background")
+    assert "advantage: -0.25" in token.get_attribute("title")
+    tab.get_by_label("colour by").select_option("entropy")
+    # 0.2 x 3 of 0.2 x 4: three quarters of 0.6.
+    assert "rgba(128, 70, 190, 0.45)" in token.evaluate("t => getComputedStyle(t).background")
+    tab.get_by_label("colour by").select_option("ratio")
+    # log-ratios are -0.01 x 3 and -0.01 x 4.
+    assert "rgba(213, 94, 0, 0.45)" in token.evaluate("t => getComputedStyle(t).background")
+    tab.get_by_label("colour by").select_option("")
+    assert "rgba(0, 0, 0, 0)" in token.evaluate("t => getComputedStyle(t).background")
+
+
+def test_a_group_is_a_tree_and_stands_side_by_side(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    goto(tab, serve(make_run()), "t/0/train%2F2/1")
+    lanes = tab.locator(".group .pick")
+    # The branch, 2.1, stands below the episode that it left after a turn.
+    assert [lane.get_attribute("aria-label").split(",")[0] for lane in lanes.all()] == [
+        "episode 0", "episode 2.1", "episode 1", "episode 3",
+    ]  # fmt: skip
+    assert "branches off at 1" in lanes.nth(1).text_content()
+    tab.get_by_role("button", name="group side by side (4)").click()
+    tab.wait_for_selector(".column:nth-child(4)")
+    assert tab.locator(".column").count() == 4
+    assert tab.locator(".turn.shared").count() == 1
+    lanes.nth(2).click()
+    tab.wait_for_url("**#t/0/train%2F2/2")
+    tab.get_by_text("off the format: no <action> tag").first.wait_for()
+
+
+def test_two_runs_stand_side_by_side_on_the_same_task(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    goto(tab, serve(make_run(), make_run(seed=1, say="jump")), "compare")
+    assert tab.locator(".column").count() == 2
+    assert tab.get_by_label("left").input_value() == "0 eval/0"
+    assert tab.get_by_label("right").input_value() == "1 eval/0"
+    assert tab.locator(".turn.differs .number").all_inner_texts()[0].startswith("turn 0")
+    assert tab.locator(".turn.differs").count() == 2
+    tab.get_by_label("tasks", exact=True).select_option("parted")
+    tab.get_by_text("No task is in both like that.").wait_for()
+
+
+def test_what_a_model_said_is_shown_as_text(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    url = serve(make_run(say=EVIL))
+    for line in (1, 5):  # with tokens and without
+        goto(tab, url, f"t/0/train%2F2/{line}")
+        assert EVIL in tab.locator(".said").first.inner_text()
+    assert tab.locator("#main img, #main script").count() == 0
+    assert "gone" not in tab.title()
+
+
+def test_an_exported_page_works_from_the_disk_without_a_server(
+    tab: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    export([open_run(make_run(say=EVIL))], tmp_path / "report.html", 100)
+    url = (tmp_path / "report.html").as_uri()
+    goto(tab, url, "trajectories")
+    assert tab.locator("#count").inner_text() == "16 of 16"
+    goto(tab, url, "t/0/train%2F2/1")
+    assert EVIL in tab.locator(".said").first.inner_text()
+    goto(tab, url, "compare")
+    goto(tab, url, "about")
+    assert "gone" not in tab.title()
+
+
+def test_ten_thousand_trajectories_stay_usable(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    url = serve(make_run(trajectories=10_000))
+    begun = time.perf_counter()
+    goto(tab, url, "trajectories")
+    assert time.perf_counter() - begun < 15
+    assert tab.locator("#count").inner_text() == "10,008 of 10,008"
+    assert tab.locator(".row.item").count() < 100
+    tab.locator(".table").evaluate("t => { t.scrollTop = t.scrollHeight }")
+    tab.get_by_text("task-02499").first.wait_for(timeout=2000)
+    begun = time.perf_counter()
+    tab.get_by_label("Task or goal").fill("task-01234")
+    assert tab.locator("#count").inner_text() == "4 of 10,008"
+    assert time.perf_counter() - begun < 2
+    tab.locator(".row.item").first.click()
+    tab.get_by_text("task task-01234").wait_for(timeout=5000)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_sticks_out_and_text_can_be_read(
+    browser: Any, serve: Show, make_run: MakeRun, scheme: str, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    url = serve(make_run())
+    for view in ("curves", "trajectories", "t/0/train%2F2/1", "compare", "about"):
+        goto(page, url, view)
+        room = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert room <= 0, view
+    style = "getComputedStyle(document.documentElement).getPropertyValue"
+    for name in ("text", "quiet", "good", "bad", "accent"):
+        ink, paper = (page.evaluate(f"{style}('--{n}').trim()") for n in (name, "raised"))
+        assert contrast(ink, paper) >= 4.5, name
+    page.close()
+
+
+def contrast(a: str, b: str) -> float:
+    """Return the contrast of two colours, as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_run_that_is_broken_in_places_says_where(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    folder = make_run()
+    (folder / "trajectories" / "step_000003.jsonl.gz").write_bytes(b"no gzip")
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps({"loss": 1}) + "\n")
+    goto(tab, serve(folder), "trajectories")
+    notes = tab.locator(".note").all_inner_texts()
+    assert [note.split("/")[-1] for note in notes] == [
+        "metrics.jsonl line 4: no step in it; left out",
+        "step_000003.jsonl.gz: not gzip, or broken (Not a gzipped file (b'no'))",
+    ]
