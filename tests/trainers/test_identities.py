@@ -1,6 +1,6 @@
 """Identities between methods, and what must change nothing, through the learner."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -18,7 +18,18 @@ STEPS = 10
 EXACT = 1e-12
 
 Settings = dict[str, object]
+MakeGroups = Callable[..., list[Group]]
 
+EPO: Settings = {"name": "epo", "entropy_coef": 0.1, "alpha": 2.0, "kappa_high": 0.5}
+SPEAR: Settings = {
+    "name": "spear",
+    "warmup_steps": 1,
+    "buffer_size": 3,
+    "clip_cov_ratio": 0.2,
+    "clip_cov_low": -1.0,
+    "replay_clip_cov_ratio": 0.2,
+    "replay_clip_cov_low": -9.0,
+}
 ALL: list[Settings] = [
     {"name": "grpo"},
     {"name": "drgrpo", "sum_norm": 20},
@@ -27,31 +38,54 @@ ALL: list[Settings] = [
     {"name": "reinforce++", "gamma": 0.9},
     {"name": "reinforce++:baseline"},
     {"name": "gigpo", "normalise": True},
+    {"name": "ppo", "gamma": 0.9, "lam": 0.8},
+    {"name": "drbot", "sum_norm": 20},
+    EPO,
+    {"base": "ppo", **EPO},
     {"name": "empg"},
-    {"name": "empg", "base": "dapo"},
+    {"base": "dapo", "name": "empg"},
+    SPEAR,
+    {"base": "gigpo", **SPEAR},
+    {"name": "igpo"},
+    {"base": "dapo", "name": "igpo", "gamma": 0.5},
+    {"name": "aepo"},
 ]
-METHODS = [pytest.param(s, id=" on ".join(str(v) for v in list(s.values())[:2])) for s in ALL]
+METHODS = [pytest.param(s, id=" ".join(str(v) for v in list(s.values())[:2])) for s in ALL]
 
 
 @pytest.fixture
-def make_met(make_trajectory):
-    """Pack two groups of four trajectories whose turns meet few states, half of them won."""
+def make_groups(make_trajectory) -> MakeGroups:
+    """Build two groups of four trajectories whose turns meet few states, half of them won.
 
-    def make(layout: str = "full", shapes: Sequence[tuple[int, ...]] | None = None) -> Batch:
+    Every other turn leaves the action format, and an answer is the likelier the more was said.
+    """
+
+    def make(layout: str = "full", shapes: Sequence[tuple[int, ...]] | None = None) -> list[Group]:
         shapes = shapes or [(2, 3), (4,), (1, 2, 3), (3, 1, 1, 2), (5,), (2, 2), (1, 1, 4), (3, 3)]
-        groups, outcome, form = [], [], []
+        groups = []
         for g in range(2):
             members = []
             for m, shape in enumerate(shapes[4 * g : 4 * g + 4]):
                 plain = make_trajectory(f"t{g}", m, shape, won=(g + m) % 2 == 0, layout=layout)
-                turns = [replace(t, anchor=f"s{k * m % 3}") for k, t in enumerate(plain.turns)]
-                members.append(replace(plain, turns=tuple(turns)))
-                outcome.append([0.0] * (len(shape) - 1) + [float(plain.won)])
-                form.append([-0.1 * (k % 2) for k in range(len(shape))])
+                turns = [
+                    replace(t, anchor=f"s{k * m % 3}", parse_error="no tag" if k % 2 else None)
+                    for k, t in enumerate(plain.turns)
+                ]
+                scores = tuple(-2.0 + 0.3 * k * (1 + m) for k in range(len(shape)))
+                members.append(
+                    replace(plain, turns=tuple(turns), answer="a", answer_logprobs=scores)
+                )
             groups.append(Group(f"t{g}", tuple(members)))
-        return pack(groups, {"outcome": outcome, "format": form})
+        return groups
 
     return make
+
+
+def packed(chain: Chain, groups: Sequence[Group]) -> Batch:
+    """Return the groups with the chain's rewards of the second step, in double precision."""
+    batch = pack(groups, chain.turn_rewards(groups, 2))
+    rewards = {name: part.double() for name, part in batch.reward_NK.items()}
+    return replace(batch, reward_NK=rewards, mask_BT=batch.mask_BT.double())
 
 
 def after_two_steps(model: nn.Module, chain: Chain, batch: Batch, **optim: object) -> list[Tensor]:
@@ -63,6 +97,12 @@ def after_two_steps(model: nn.Module, chain: Chain, batch: Batch, **optim: objec
         learner.update(scored, chain, step)
         chain.observe(scored, step)
     return [p.detach().clone() for p in model.parameters()]
+
+
+def trained(model: nn.Module, settings: Settings, groups: Sequence[Group]) -> list[Tensor]:
+    """Return the weights after two updates by a method."""
+    chain = build_chain(settings, STEPS)
+    return after_two_steps(model, chain, packed(chain, groups))
 
 
 def assert_close(left: list[Tensor], right: list[Tensor], tolerance: float = EXACT) -> None:
@@ -97,6 +137,38 @@ EQUAL: list[tuple[str, Settings, Settings]] = [
         {"name": "gigpo", "omega": 0},
         {"name": "grpo", "normalise": False},
     ),
+    ("EPO without a weight is its base", {**EPO, "entropy_coef": 0}, {"name": "grpo"}),
+    ("so it is on PPO", {**EPO, "base": "ppo", "entropy_coef": 0}, {"name": "ppo"}),
+    (
+        "SPEAR without replay, calls and selection is its base",
+        {**SPEAR, "replay_coef": 0.0, "tool_schedule": "none", "selector": "none"},
+        {"name": "drbot"},
+    ),
+    (
+        "so it is where the share of tokens to leave out is 0 and the buffer is never full",
+        {
+            **SPEAR,
+            "tool_schedule": "none",
+            "clip_cov_ratio": 0.0,
+            "replay_clip_cov_ratio": 0.0,
+            "buffer_size": 99,
+        },
+        {"name": "drbot"},
+    ),
+    ("IGPO whose gains weigh nothing", {"name": "igpo", "gain_weight": (0, 0)}, {"name": "grpo"}),
+    (
+        "AEPO without branching, credit and live gradient",
+        {
+            "name": "aepo",
+            "budget": "fixed",
+            "alpha": 0.0,
+            "weight": 0.0,
+            "entropy_weight": 0.0,
+            "clip_high_gradient": "stop",
+        },
+        {"name": "grpo"},
+    ),
+    ("ARPO, which changes the rollout alone", {"name": "arpo"}, {"name": "grpo"}),
     ("DAPO without its clip is GRPO", {"name": "dapo", "clip_high": 0.2}, {"name": "grpo"}),
     (
         "Dr. GRPO is two settings of GRPO",
@@ -112,40 +184,43 @@ EQUAL: list[tuple[str, Settings, Settings]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), [pytest.param(a, b, id=i) for i, a, b in EQUAL])
-def test_one_methods_neutral_setting_is_bitwise_another(one, other, make_model, make_met) -> None:
+def test_one_methods_neutral_setting_is_bitwise_another(
+    one, other, make_model, make_groups
+) -> None:
     left, right = (
-        after_two_steps(make_model(torch.float32), build_chain(settings, STEPS), make_met())
-        for settings in (one, other)
+        trained(make_model(torch.float32), settings, make_groups()) for settings in (one, other)
     )
     assert equal(left, right)
 
 
-def test_rloo_is_grpo_without_deviations_times_n_by_n_less_one(make_met) -> None:
+def test_rloo_is_grpo_without_deviations_times_n_by_n_less_one(make_groups) -> None:
     # groups of four: 4 / 3
-    batch = make_met()
     rloo, plain = (
-        build_chain(settings, STEPS).advantages(batch, 1).advantage_BT
-        for settings in ({"name": "rloo"}, {"name": "grpo", "normalise": False})
+        chain.advantages(packed(chain, make_groups()), 1).advantage_BT
+        for chain in (
+            build_chain({"name": "rloo"}, STEPS),
+            build_chain({"name": "grpo", "normalise": False}, STEPS),
+        )
     )
-    torch.testing.assert_close(rloo, plain * 4 / 3, rtol=0, atol=1e-6)
+    torch.testing.assert_close(rloo, plain * 4 / 3, rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("settings", METHODS)
-def test_a_link_with_neutral_hooks_changes_no_bit(settings, make_model, make_met) -> None:
+def test_a_link_with_neutral_hooks_changes_no_bit(settings, make_model, make_groups) -> None:
     class Neutral(Method[Options]):
         name = "neutral"
 
     chain = build_chain(settings, STEPS)
     both = Chain(chain.name, [*build_chain(settings, STEPS).links, Neutral(Options(), STEPS)])
-    left = after_two_steps(make_model(torch.float32), chain, make_met())
-    assert equal(left, after_two_steps(make_model(torch.float32), both, make_met()))
+    batch = packed(chain, make_groups())
+    left = after_two_steps(make_model(torch.float32), chain, batch)
+    assert equal(left, after_two_steps(make_model(torch.float32), both, batch))
 
 
-def test_all_methods_differ(make_model, make_met) -> None:
-    batch = make_met()
-    found = [after_two_steps(make_model(), build_chain(s, STEPS), batch) for s in ALL]
+def test_all_methods_differ(make_model, make_groups) -> None:
+    found = [trained(make_model(), settings, make_groups()) for settings in ALL]
     # DAPO differs in select and where ratios are clipped: equal here is no error.
-    distinct = [weights for s, weights in zip(ALL, found, strict=True) if "dapo" not in s.values()]
+    distinct = [weights for s, weights in zip(ALL, found, strict=True) if s["name"] != "dapo"]
     for i, left in enumerate(distinct):
         assert not any(equal(left, right) for right in distinct[:i])
 
@@ -154,10 +229,10 @@ def test_all_methods_differ(make_model, make_met) -> None:
 
 
 @pytest.mark.parametrize("settings", METHODS)
-def test_one_turn_trajectories_are_alike_in_both_layouts(settings, make_model, make_met) -> None:
+def test_one_turn_trajectories_are_alike_in_both_layouts(settings, make_model, make_groups) -> None:
     shapes = [(n % 4 + 1,) for n in range(8)]
     full, window = (
-        after_two_steps(make_model(), build_chain(settings, STEPS), make_met(layout, shapes))
+        trained(make_model(), settings, make_groups(layout, shapes))
         for layout in ("full", "window")
     )
     assert_close(full, window)
@@ -165,26 +240,30 @@ def test_one_turn_trajectories_are_alike_in_both_layouts(settings, make_model, m
 
 @pytest.mark.parametrize("settings", METHODS)
 @pytest.mark.parametrize("layout", ["full", "window"])
-def test_credit_does_not_depend_on_the_order_of_rows(settings, layout, make_met) -> None:
-    batch = make_met(layout)
+def test_credit_does_not_depend_on_the_order_of_rows(settings, layout, make_groups) -> None:
+    batch = packed(build_chain(settings, STEPS), make_groups(layout))
     torch.manual_seed(0)
     entropy_BT = torch.rand(batch.mask_BT.shape, dtype=torch.float64) * batch.mask_BT
     zero_BT = torch.zeros_like(entropy_BT)
-    batch = batch.with_(entropy_BT=entropy_BT, old_logprob_BT=zero_BT, ref_logprob_BT=zero_BT)
+    batch = batch.with_(
+        entropy_BT=entropy_BT,
+        old_logprob_BT=zero_BT,
+        ref_logprob_BT=zero_BT,
+        value_BT=entropy_BT.flip(-1) * batch.mask_BT,
+    )
     order = torch.randperm(len(batch.mask_BT))
     plain_BT = build_chain(settings, STEPS).advantages(batch, 1).advantage_BT
     permuted_BT = build_chain(settings, STEPS).advantages(batch.rows(order), 1).advantage_BT
-    torch.testing.assert_close(permuted_BT, plain_BT[order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(permuted_BT, plain_BT[order], rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("settings", METHODS)
-def test_order_padding_and_micro_batches_change_nothing(settings, make_model, make_met) -> None:
-    batch = make_met("window")
+def test_order_padding_and_micro_batches_change_nothing(settings, make_model, make_groups) -> None:
+    batch = packed(build_chain(settings, STEPS), make_groups("window"))
     plain = after_two_steps(make_model(), build_chain(settings, STEPS), batch)
     order = torch.randperm(len(batch.mask_BT), generator=torch.Generator().manual_seed(1))
-    for other, tokens in ((batch.rows(order), 4096), (padded(batch), 4096), (batch, 20)):
-        chain = build_chain(settings, STEPS)
-        assert_close(plain, after_two_steps(make_model(), chain, other, micro_batch_tokens=tokens))
+    other, chain = padded(batch.rows(order)), build_chain(settings, STEPS)
+    assert_close(plain, after_two_steps(make_model(), chain, other, micro_batch_tokens=20))
 
 
 def padded(batch: Batch) -> Batch:
