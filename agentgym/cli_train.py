@@ -127,9 +127,13 @@ def _run_name(config: Config) -> str:
 
 
 def _introduce(config: Config, folder: Path, *, chose_model: bool, recipe: str | None) -> None:
+    from agentgym.config import recipe_names
+
     say(f"method {config.method_name} on {config.env.suite}, run folder {folder}")
     if recipe is None:
-        say(f"recipe: {DEFAULT_RECIPE}, made for two cores; --recipe paper has the published sizes")
+        others = "; --recipe paper has the published sizes"
+        published = "paper" in recipe_names(config.env.suite.partition("/")[0])
+        say(f"recipe: {DEFAULT_RECIPE}, made for two cores{others if published else ''}")
     say(
         f"model: {config.policy.model}"
         + ("" if chose_model else "; --model takes any Hugging Face folder or hub id")

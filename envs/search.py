@@ -178,6 +178,12 @@ class SearchEnv(TextEnv):
             return self._protocol.write_answer(self._question.answers[0])
         return self._protocol.write_search(query)
 
+    def close(self) -> None:
+        """Close the connection to a server, where there is one."""
+        if self._remote is not None:
+            self._remote.close()
+        super().close()
+
     @property
     def _short(self) -> str:
         return self.suite.name.removeprefix(f"{self.name}/")
@@ -290,7 +296,7 @@ def _cutter(tokens: int, tokenizer: str | None) -> Cut:
     return cut
 
 
-def _remote(retriever: str | None, corpus: str | None, cache: str | None) -> Retriever | None:
+def _remote(retriever: str | None, corpus: str | None, cache: str | None) -> RemoteRetriever | None:
     if retriever is None:
         if cache is not None:
             raise UsageError("cache keeps what a server found; name one with retriever=http://…")

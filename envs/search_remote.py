@@ -11,18 +11,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-import urllib.error
-import urllib.request
 from contextlib import closing
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agentgym.envs.search_corpus import split_contents
 from agentgym.envs.search_data import Article
 from agentgym.envs.search_retrieval import Hit
 from agentgym.errors import DataError, EnvFault, UsageError
+
+if TYPE_CHECKING:
+    import httpx2
 
 TRIES = 4
 TIMEOUT_S = 10.0
@@ -34,7 +34,7 @@ _NOT_NOW = frozenset({408, 425, 429})  # the statuses below 500 that may pass
 
 
 class RemoteRetriever:
-    """Asks a server.
+    """Asks a server, over one connection that is kept as long as both like.
 
     Args:
         url: Of the server, with or without ``/retrieve``.
@@ -63,10 +63,8 @@ class RemoteRetriever:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UsageError(f"a retriever is the address of a server, http://…, got {url!r}")
         self.url = url.rstrip("/").removesuffix("/retrieve") + "/retrieve"
-        # A proxy is for the web; it does not know this machine's own address.
-        direct = parts.hostname in _THIS_MACHINE
-        proxies = [urllib.request.ProxyHandler({})] if direct else []
-        self._opener = urllib.request.build_opener(*proxies)
+        self._direct = parts.hostname in _THIS_MACHINE
+        self._client: httpx2.Client | None = None
         self._tries, self._timeout_s, self._first_wait_s = tries, timeout_s, first_wait_s
         self._cache = None if cache is None else DiskCache(Path(cache).expanduser())
 
@@ -86,33 +84,42 @@ class RemoteRetriever:
             return hits
         return self._read(body)
 
+    def close(self) -> None:
+        """Close the connection; the next search opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def _ask(self, question: dict[str, Any]) -> str:
         wait = self._first_wait_s
         for number in range(1, self._tries + 1):
-            try:
-                return self._post(json.dumps(question).encode())
-            except urllib.error.HTTPError as error:
-                with error:
-                    reason = f"answers {error.code} {error.reason}: {_short(error.read(200))}"
-                passing = error.code >= 500 or error.code in _NOT_NOW
-            except urllib.error.URLError as error:
-                reason, passing = f"cannot be reached: {error.reason}", True
-            except (OSError, HTTPException) as error:  # cut off, or too slow
-                reason, passing = f"does not answer: {error}", True
-            if not passing:
-                raise EnvFault(f"the retriever {self.url} {reason}; see its own log")
+            answer, why = self._try(question)
+            if answer is not None and answer.is_success:
+                return answer.text
+            if answer is not None and not _may_pass(answer.status_code):
+                raise EnvFault(f"the retriever {self.url} {why}; see its own log")
             if number < self._tries:
                 time.sleep(wait)
                 wait *= 2
         raise EnvFault(
-            f"the retriever {self.url} {reason} ({self._tries} tries); start it, or see its log"
+            f"the retriever {self.url} {why} ({self._tries} tries); start it, or see its log"
         )
 
-    def _post(self, body: bytes) -> str:
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url, body, headers)  # noqa: S310 (http, see above)
-        with self._opener.open(request, timeout=self._timeout_s) as answer:
-            return bytes(answer.read()).decode(errors="replace")
+    def _try(self, question: dict[str, Any]) -> tuple[httpx2.Response | None, str]:
+        """Return what came, and in words what is wrong about it."""
+        import httpx2  # only who asks a server waits for it
+
+        if self._client is None:
+            # A proxy is for the web; it does not know this machine's own address.
+            self._client = httpx2.Client(timeout=self._timeout_s, trust_env=not self._direct)
+        try:
+            answer = self._client.post(self.url, json=question)
+        except httpx2.ConnectError as error:
+            return None, f"cannot be reached: {error}"
+        except httpx2.HTTPError as error:  # cut off, too slow, or no HTTP
+            return None, f"does not answer: {error}"
+        told = f"{answer.status_code} {answer.reason_phrase}: {_short(answer.content[:200])}"
+        return answer, f"answers {told}"
 
     def _read(self, body: str) -> tuple[Hit, ...]:
         try:
@@ -124,6 +131,10 @@ class RemoteRetriever:
                 ' {"result": [[{"document": {"id", "contents"}, "score"}, …]]}; is it a server'
                 " that speaks /retrieve?"
             ) from error
+
+
+def _may_pass(status: int) -> bool:
+    return status >= 500 or status in _NOT_NOW
 
 
 def _read_hit(row: dict[str, Any]) -> Hit:

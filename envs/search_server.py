@@ -92,6 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: RetrievalServer
     protocol_version = "HTTP/1.1"
     timeout = 60  # seconds of silence after which a connection is closed
+    wbufsize = -1  # head and body in one piece: the second would wait for the first to be received
 
     def do_POST(self) -> None:
         size = self.headers.get("Content-Length", "")

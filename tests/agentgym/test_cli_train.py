@@ -20,6 +20,13 @@ def test_an_environment_and_a_method_are_enough_and_what_was_taken_is_said(agent
     assert "would train alfworld-tiny by epo for" in out
 
 
+@pytest.mark.parametrize(("env", "named"), [("alfworld", True), ("webshop", False)])
+def test_a_recipe_is_recommended_only_where_there_is_one(agentgym, env: str, named: bool) -> None:
+    code, out, _ = agentgym("train", "--env", env, "--dry-run")
+    assert code == 0
+    assert ("--recipe paper" in out) == named
+
+
 def test_flags_and_settings_overrule_the_recipe(agentgym) -> None:
     given = ("--env", "alfworld", "--method", "grpo", "--steps", 7, "--set", "optim.lr=0.5")
     code, out, _ = agentgym("train", *given, "--dry-run")

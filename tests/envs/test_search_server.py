@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.envs.search import SearchEnv
 from agentgym.envs.search_data import Article
 from agentgym.envs.search_index import BM25Index
 from agentgym.envs.search_remote import RemoteRetriever
@@ -78,8 +80,20 @@ def answering(*answers: tuple[int, str]) -> Iterator[tuple[str, list[dict]]]:
         yield url, asked
 
 
+OPENED: list[RemoteRetriever] = []
+
+
 def impatient(url: str, **options) -> RemoteRetriever:
-    return RemoteRetriever(url, **{"tries": 3, "timeout_s": 5, "first_wait_s": 0.001, **options})
+    settings = {"tries": 3, "timeout_s": 5, "first_wait_s": 0.001, **options}
+    OPENED.append(RemoteRetriever(url, **settings))
+    return OPENED[-1]
+
+
+@pytest.fixture(autouse=True)
+def close_connections() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 def post(url: str, body: bytes) -> tuple[int, dict]:
@@ -172,6 +186,52 @@ def test_a_port_that_is_taken_is_one_clear_line(address):
     port = int(address.rpartition(":")[2])
     with pytest.raises(DataError, match=rf"cannot listen on port {port}.*--port"):
         RetrievalServer(LOCAL, port)
+
+
+def test_an_answer_is_sent_in_one_piece(address):
+    """On a kept connection a second piece would wait 40 ms for the first to be acknowledged."""
+    host, port = address.removeprefix("http://").split(":")
+    body = b'{"queries": ["harbour"]}'
+    head = f"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        assert connection.recv(1 << 16).endswith(b"}]]}")
+
+
+class Counting(RetrievalServer):
+    """Counts connections."""
+
+    connections = 0
+
+    def get_request(self):
+        self.connections += 1
+        return super().get_request()
+
+
+def test_a_connection_is_kept_from_search_to_search_and_opened_anew_where_it_was_lost():
+    with running(server := Counting(LOCAL, 0)) as url:
+        retriever = impatient(url)
+        for query in ("harbour", "7 towers", "elephant"):
+            assert retriever.search(query, 3) == LOCAL.search(query, 3)
+        assert server.connections == 1
+        retriever.close()
+        assert retriever.search("harbour", 3) == LOCAL.search("harbour", 3)
+        assert server.connections == 2
+        port = server.server_address[1]
+    with running(Counting(LOCAL, port)):  # the server was started again
+        assert retriever.search("harbour", 3) == LOCAL.search("harbour", 3)
+
+
+def test_an_environment_that_is_closed_has_closed_its_connection(tmp_path: Path):
+    (tmp_path / "questions.jsonl").write_text('{"question": "Who?", "answer": "Nobody"}')
+    with running(Counting(LOCAL, 0)) as url:
+        env = SearchEnv("search/folder", data=str(tmp_path), retriever=url)
+        env.reset(seed=0)
+        assert "Town" in env.step("<search>harbour</search>")[0]
+        env.close()
+        env.close()
+        assert env._remote is not None
+        assert env._remote._client is None
 
 
 def test_a_server_error_that_passes_is_tried_again():

@@ -24,7 +24,7 @@ from agentgym.envs.scienceworld_tasks import VARIATIONS, parse_id, split_of, tas
 
 pytestmark = [
     pytest.mark.reference,
-    # The package leaves the pipes to its Java process open.
+    # The package leaves sockets to its Java process open.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -50,6 +50,10 @@ def package() -> Iterator[Any]:
         os.environ["JAVA_TOOL_OPTIONS"] = before
     yield package
     package.close()
+    java = package._gateway.java_process
+    java.wait(10)
+    for pipe in (java.stdin, java.stdout):  # which the package leaves open
+        pipe.close()
 
 
 def test_tasks_variations_and_splits_are_the_simulators(package: Any) -> None:
