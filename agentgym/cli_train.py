@@ -151,8 +151,9 @@ def _run(config: Config, folder: Path, *, resume: bool, dry: bool) -> None:
         for line in dry_run(config, folder, resume=resume):
             say(line)
         return
-    with live_steps(config.steps) as step:
-        outcome = run_training(config, folder, Reporter(say, step), resume=resume)
+    with live_steps(config.steps) as shown:
+        reporter = Reporter(say, shown, shown.stage)
+        outcome = run_training(config, folder, reporter, resume=resume)
     show_outcome(outcome)
     say(f"written: {folder}")
 

@@ -21,6 +21,7 @@ from agentgym.policies.precision import Compute
 from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
 from agentgym.trainers.loop import HeldOutOptions
 from agentgym.trainers.lora import LoraOptions
+from agentgym.trainers.guard import GuardOptions
 from agentgym.trainers.method import RewardOptions
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import SaveOptions
@@ -71,6 +72,7 @@ class Config(_Section):
     @property
     def method_name(self) -> str:
         """The method, as ``epo`` or ``epo:released``; the neutral base where none is named."""
+    guard: GuardOptions = GuardOptions()
         return str(self.method.get("name", "grpo"))
 
     def to_toml(self) -> str:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 # Text of a game or a model is shown, never obeyed: a control character could recolour, clear or
 # retitle the terminal.
 _VISIBLE = {i: f"\\x{i:02x}" for i in (*range(32), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def visible(text: str) -> str:
@@ -57,6 +60,21 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
     table = [[visible(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     table.insert(1, ["---"] * len(columns))
     return [f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in table]
+
+
+def spark(values: Sequence[float], width: int = 30) -> str:
+    """Return a curve as bars, from its lowest value to its highest; later values to the right.
+
+    More values than ``width`` are taken together, each bar the mean of its share.
+    """
+    count = min(width, len(values))
+    bounds = [len(values) * i // count for i in range(count + 1)] if count else []
+    shares = [values[a:b] for a, b in pairwise(bounds)]
+    means = [sum(share) / len(share) for share in shares]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    if low == high:
+        return _BARS[0] * len(means)
+    return "".join(_BARS[int((m - low) / (high - low) * (len(_BARS) - 1))] for m in means)
 
 
 def in_columns(cells: Sequence[str]) -> str:

@@ -57,6 +57,10 @@ class StaleWeightsError(ServerError):
     """After weights were handed to a server, it and the trainer do not agree."""
 
 
+class CollapseError(AgentGymError):
+    """The guard ended a training run, as it was told to."""
+
+
 class DivergedError(AgentGymError):
     """Training left the finite numbers and did not come back."""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Protocol
 
-from agentgym.console import say
+from agentgym.console import say, spark
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
@@ -22,36 +25,116 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "episode/turns": ("turns", "{:.1f}"),
     "episode/admissible_rate": ("admissible", "{:.3f}"),
     "actor/entropy": ("entropy", "{:.3f}"),
+    "actor/ppo_kl": ("KL", "{:.1e}"),
     "optim/grad_norm": ("grad norm", "{:.3f}"),
     "perf/tokens_per_s": ("tokens/s", "{:.0f}"),
     "time/step": ("seconds", "{:.1f}"),
 }
 """What is shown of a step, and how."""
 
+STAGES: Mapping[str, str] = {
+    "sync": "handing the weights to the sampler",
+    "rollout": "episodes",
+    "answers": "scoring gold answers",
+    "score": "scoring tokens",
+    "update": "updating the weights",
+    "eval": "measuring held-out tasks",
+    "save": "saving a checkpoint",
+}
+"""What a stage of the loop is for people."""
+
 _SHOWN = 12  # steps in the live table
+_DISPENSABLE = ("grad norm", "admissible", "turns", "KL", "seconds", "tokens/s")
+"""What a narrow terminal goes without, the first first."""
+
+
+class Display(Protocol):
+    """Shows a run while it goes."""
+
+    def __call__(self, metrics: Mapping[str, float]) -> None:
+        """Show the metrics of a step."""
+
+    def stage(self, name: str) -> None:
+        """Show that a stage begins."""
+
+
+class _Lines:
+    """One plain line a step."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def __call__(self, metrics: Mapping[str, float]) -> None:
+        say(_line(metrics, self._steps))
+
+    def stage(self, name: str) -> None:
+        """Say nothing: a log would be full of it."""
+
+
+class _Table:
+    """The last steps as a table, the curves as bars, and what is being waited for."""
+
+    def __init__(self, steps: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps, self._clock = steps, clock
+        self._seen: deque[Mapping[str, float]] = deque(maxlen=_SHOWN)
+        self._curves: dict[str, list[float]] = {}
+        self._stage, self._since = "", clock()
+
+    def __call__(self, metrics: Mapping[str, float]) -> None:
+        self._seen.append(metrics)
+        for name in ("episode/success_rate", "reward/mean", "actor/entropy", "sft/action_loss"):
+            if name in metrics:
+                self._curves.setdefault(name, []).append(metrics[name])
+
+    def stage(self, name: str) -> None:
+        self._stage, self._since = name, self._clock()
+
+    def __rich_console__(self, console: Console, _: object) -> Iterator[RenderableType]:
+        """Draw; asked several times a second, so that seconds go on."""
+        from rich.progress_bar import ProgressBar
+
+        if self._seen:
+            yield _table(self._seen, self._steps, console.width)
+            yield from (self._bars(name) for name in self._curves)
+        done = self._seen[-1]["step"] if self._seen else 0
+        yield ProgressBar(self._steps, done, width=min(60, console.width))
+        yield self._waiting(done)
+
+    def _bars(self, name: str) -> str:
+        label = COLUMNS[name][0]
+        values = self._curves[name]
+        return f"{label:>8} {spark(values)} {COLUMNS[name][1].format(values[-1])}"
+
+    def _waiting(self, done: float) -> str:
+        said = f"step {min(done + 1, self._steps):.0f} of {self._steps}"
+        if self._stage in STAGES:
+            said += f": {STAGES[self._stage]}, {self._clock() - self._since:.0f} s"
+            usual = [m[key] for m in self._seen if (key := f"time/{self._stage}") in m]
+            said += f" (usually {fmean(usual):.0f} s)" if usual else ""
+        seconds = [metrics["time/step"] for metrics in self._seen if "time/step" in metrics]
+        if seconds and done < self._steps:
+            said += f"; about {_duration(fmean(seconds) * (self._steps - done))} to go"
+        return said
 
 
 @contextmanager
-def live_steps(steps: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Yield what shows the metrics of a step.
+def live_steps(steps: int) -> Iterator[Display]:
+    """Yield what shows a run while it goes.
 
     Args:
         steps: How many the run has in all.
     """
     if not sys.stdout.isatty():
-        yield lambda metrics: say(_line(metrics, steps))
+        yield _Lines(steps)
         return
     from rich.console import Console
     from rich.live import Live
 
-    seen: deque[Mapping[str, float]] = deque(maxlen=_SHOWN)
-    with Live(console=Console(file=sys.stdout), refresh_per_second=4) as live:
-
-        def show(metrics: Mapping[str, float]) -> None:
-            seen.append(metrics)
-            live.update(_table(seen, steps), refresh=True)
-
-        yield show
+    table = _Table(steps)
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    with Live(get_renderable=lambda: table, console=console, refresh_per_second=2) as live:
+        yield table
+        live.refresh()
 
 
 def _cells(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -73,16 +156,33 @@ def _line(metrics: Mapping[str, float], steps: int) -> str:
     return "  ".join([f"step {step}/{steps}", *(f"{label} {value}" for label, value in cells)])
 
 
-def _table(seen: deque[Mapping[str, float]], steps: int) -> Table:
+def _table(seen: Sequence[Mapping[str, float]], steps: int, width: int) -> Table:
     from rich import box
     from rich.table import Table
 
     done = seen[-1]["step"]
     table = Table(box=box.SIMPLE_HEAD, title=f"step {done:.0f} of {steps}")
-    labels = list(dict.fromkeys(label for metrics in seen for label, _ in _cells(metrics)))
-    for label in labels:
+    rows = [dict(_cells(metrics)) for metrics in seen]
+    for label in _fitting(rows, width):
         table.add_column(label, justify="right")
-    for metrics in seen:
-        cells = dict(_cells(metrics))
-        table.add_row(*(cells.get(label, "") for label in labels))
+    for row in rows:
+        table.add_row(*(row.get(column.header, "") for column in table.columns))  # type: ignore[call-overload]
     return table
+
+
+def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """Return the labels of the columns that a terminal has room for."""
+    labels = list(dict.fromkeys(label for row in rows for label in row))
+    room = {label: max(len(label), *(len(r.get(label, "")) for r in rows)) + 3 for label in labels}
+    for label in _DISPENSABLE:
+        if sum(room[label] for label in labels) <= width:
+            break
+        labels = [kept for kept in labels if kept != label]
+    return labels
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -52,6 +52,7 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    stage: Callable[[str], None] = lambda _: None
     """The held-out evaluations of a run."""
 
     before: Evaluation

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
-from agentgym.console import say, say_table, warn
+from agentgym.console import say, say_table, spark, warn
 from agentgym.curves import label, panels_of
 from agentgym.run_files import Run, Source, invalid, read_source, repeated, series
 
-_BARS = "▁▂▃▄▅▆▇█"
-_WIDTH = 30  # of a curve
 _SHOWN = 8  # trajectories
 _CUT = 60  # characters of a goal
 
@@ -23,21 +21,6 @@ def show_run(run: Run) -> None:
     _show_curves(run)
     for source in _last_of_each_kind(run.sources):
         _show_source(source)
-
-
-def spark(values: Sequence[float], width: int = _WIDTH) -> str:
-    """Return a curve as bars, from its lowest value to its highest; later values to the right.
-
-    More values than ``width`` are taken together, each bar the mean of its share.
-    """
-    count = min(width, len(values))
-    bounds = [len(values) * i // count for i in range(count + 1)] if count else []
-    shares = [values[a:b] for a, b in pairwise(bounds)]
-    means = [sum(share) / len(share) for share in shares]
-    low, high = min(means, default=0.0), max(means, default=0.0)
-    if low == high:
-        return _BARS[0] * len(means)
-    return "".join(_BARS[int((m - low) / (high - low) * (len(_BARS) - 1))] for m in means)
 
 
 def _show_curves(run: Run) -> None:

@@ -76,6 +76,10 @@ class Learner:
         self._updater = Updater(model, options, steps)
         self._scored_after: int | None = None  # updates made when a batch was scored last
 
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the policy's learning rate, as its schedule has it, from the next step on."""
+        self._updater.scale = factor
+
     # Before the update ------------------------------------------------------------------------
 
     def prepare(self, batch: Batch, temperature: float) -> Batch:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.branching import collect_trees
-from agentgym.errors import AgentGymError, UsageError
+from agentgym.errors import AgentGymError, CollapseError, UsageError
 from agentgym.policies.conversation import Conversation
 from agentgym.policies.hf import HFPolicy
 from agentgym.rollout import RolloutOptions, SamplingOptions, collect_groups
@@ -20,6 +20,7 @@ from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
 from agentgym.trainers.collect import Collected, Play, collect, spare_tasks
 from agentgym.trainers.learner import Learner
+from agentgym.trainers.guard import Guard, Verdict
 from agentgym.trainers.method import Chain
 from agentgym.trainers.metrics import batch_metrics, episode_metrics
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
@@ -91,6 +92,8 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
+    guard: Guard | None = None  # watches for a collapse
+    stage: Callable[[str], None] = lambda _: None  # told what begins
     def stage(self, name: str) -> Iterator[None]:
         """Add the time inside the block to the stage's."""
         begun = time.perf_counter()
@@ -109,17 +112,19 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
     """Train from after step ``done`` to the last step.
 
     Each step: sample groups with the current weights, give rewards, select (and sample others in
+    entered: Callable[[str], None] = lambda _: None
     the place of those that went), pack, score before the update, give credit, update, remember,
     hand the weights to the sampler, evaluate, save, report.
 
     Raises:
         AgentGymError: No group of a step was left to learn from.
+        self.entered(name)
         UsageError: No episode of a step had room for its first turn.
         KeyboardInterrupt: ``parts.interrupted`` said so; the step it was in is done and saved.
     """
     learner, method, policy, run = parts.learner, parts.method, parts.policy, parts.run
     for step in range(done + 1, plan.steps + 1):
-        clock = Clock()
+        clock = Clock(parts.stage)
         with clock.stage("step"):
             with clock.stage("sync"):
                 policy.refresh(step - 1)
@@ -135,6 +140,7 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             _refuse_nothing(found, plan, step)
             batch = pack(found.groups, found.rewards)
             with clock.stage("score"):
+        CollapseError: The guard said so; the step it was in is done and saved.
                 batch = learner.prepare(batch, plan.sampling.temperature)
             batch = method.advantages(batch, step)
             with clock.stage("update"):
@@ -159,10 +165,12 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             run.write_trajectories(
                 step, trajectory_lines(batch, plan.save.token_fields, parts.decode)
             )
-        run.append_metrics(metrics)
+        verdict = parts.guard(metrics) if parts.guard else Verdict()
+        run.append_metrics(metrics | verdict.metrics)
         stop = parts.interrupted()  # asked once: a step that ends the run is a step that was saved
-        if last or stop or step % plan.save.every == 0:
-            save_checkpoint(parts.run, learner, method, policy, step, plan.save.keep)
+        if last or stop or verdict.save or step % plan.save.every == 0:
+            parts.stage("save")
+            save_checkpoint(parts.run, learner, method, parts.policy, step, plan.save.keep)
         parts.report(metrics)
         if stop and not last:
             raise KeyboardInterrupt
@@ -185,6 +193,8 @@ def _play(parts: Parts, plan: Plan, step: int) -> Play:
 
 
 def _scoring(play: Play, parts: Parts, clock: Clock, seed: str) -> Play:
+        if verdict.stop and not last:
+            raise CollapseError(f"{verdict.alarms[0]}; the guard ended the run, which is saved")
     """Return what plays, and then scores gold answers if the method needs to know them."""
     score = parts.answers
     if score is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import fmean
 
 import torch
@@ -37,6 +38,9 @@ def episode_metrics(trajectories: Sequence[Trajectory], max_tokens: int) -> dict
     if turns:
         metrics["episode/valid_action_rate"] = fmean(t.parse_error is None for t in turns)
         metrics["episode/admissible_rate"] = fmean(t.admissible for t in turns)
+    if pairs := [pair for t in trajectories for pair in pairwise(t.turns)]:
+        same = fmean(before.action == turn.action for before, turn in pairs)
+        metrics["episode/repeated_action_rate"] = same
     if lengths:
         metrics["response_length/mean"] = fmean(lengths)
         metrics["response_length/clip_ratio"] = fmean(n >= max_tokens for n in lengths)

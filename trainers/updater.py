@@ -25,6 +25,7 @@ class Updater:
     Attributes:
         parameters: What is trained.
         rate: The learning rate of the step under way.
+        scale: What the schedule's learning rate is multiplied by.
         updates: Optimiser steps made.
         skipped: Optimiser steps not made, because something was not finite.
     """
@@ -32,6 +33,7 @@ class Updater:
     def __init__(self, module: nn.Module, options: OptimOptions, steps: int) -> None:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.rate = 0.0
+        self.scale = 1.0
         self.updates = 0
         self.skipped = 0
         self._skipped_in_a_row = 0
@@ -40,7 +42,7 @@ class Updater:
 
     def begin(self, step: int) -> None:
         """Take the learning rate of a step, which is counted from 1."""
-        self.rate = learning_rate(self._options, step, self._steps)
+        self.rate = self.scale * learning_rate(self._options, step, self._steps)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate

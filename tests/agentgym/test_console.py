@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from agentgym.console import in_columns, plain_table, progress, say, say_table, warn
+from agentgym.console import in_columns, plain_table, progress, say, say_table, spark, warn
 
 
 class Terminal(io.StringIO):
@@ -63,3 +63,11 @@ def test_progress_is_a_bar_in_a_terminal_and_nothing_in_a_pipe(
         told(1, 2)
     assert "games" in terminal.getvalue()
     assert "50%" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"),
+    [([], ""), ([1.0], "▁"), ([2.0, 2.0], "▁▁"), ([0, 7], "▁█"), ([0, 0, 4, 4, 7, 7], "▁▅█")],
+)
+def test_a_curve_is_bars_from_its_lowest_to_its_highest(values: list[float], bars: str) -> None:
+    assert spark(values, width=3) == bars

@@ -1,8 +1,12 @@
 """What is shown of a run while it goes."""
 
-import pytest
+import sys
 
-from agentgym.live import live_steps
+import pytest
+from rich.console import Console
+
+from agentgym.console import say
+from agentgym.live import COLUMNS, _Table, live_steps
 
 STEP = {"step": 2, "episode/success_rate": 0.25, "reward/mean": 2.5, "not/shown": 1.0}
 
@@ -29,3 +33,58 @@ def test_a_terminal_gets_a_table_of_the_last_steps(
     assert "0.250" in last
     assert "48" in last
     assert "47" not in last  # twelve steps are shown
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_a_terminal_shows_curves_what_is_waited_for_and_how_long_it_will_take(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console(file=sys.stdout, width=120)
+    now = [0.0]
+    table = _Table(10, lambda: now[0])
+    for step, success in ((1, 0.0), (2, 0.7), (3, 0.35)):
+        table({"step": step, "episode/success_rate": success, "time/step": 90.0, "time/update": 30})
+    table.stage("update")
+    now[0] = 12.0
+    console.print(table)
+    said = capsys.readouterr().out
+    assert " success ▁█▄ 0.350" in said
+    # Seven steps of a minute and a half are ten and a half minutes.
+    assert "step 4 of 10: updating the weights, 12 s (usually 30 s); about 10 min to go" in said
+
+
+def test_a_narrow_terminal_goes_without_what_matters_least(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = {**dict.fromkeys(COLUMNS, 0.5), "step": 1}
+    for width, there, gone in (
+        (200, ["grad norm", "admissible", "success"], []),
+        (100, ["success", "KL", "seconds"], ["grad norm"]),
+        (60, ["success", "reward", "entropy"], ["grad norm", "admissible", "turns", "KL"]),
+    ):
+        table = _Table(9)
+        table(step)
+        Console(file=sys.stdout, width=width).print(table)
+        said = capsys.readouterr().out
+        assert [label for label in there if label not in said] == []
+        assert [label for label in gone if label in said] == []
+        assert max(map(len, said.splitlines())) <= width
+
+
+def test_a_pipe_is_not_told_of_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    with live_steps(9) as show:
+        show.stage("rollout")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("terminal")
+def test_what_is_said_meanwhile_stands_above_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with live_steps(9) as show:
+        show(STEP)
+        say("collapse? step 2: [bold]entropy[/bold]")
+    assert "collapse? step 2: [bold]entropy[/bold]" in capsys.readouterr().out

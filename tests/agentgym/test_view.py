@@ -17,7 +17,6 @@ from agentgym.errors import DataError, UsageError
 from agentgym.run_files import open_run
 from agentgym.view import ViewServer, embeddable, export, page
 from agentgym.view_data import COLUMNS, Place, Reader, embedded, page_data
-from agentgym.view_terminal import spark
 
 MakeRun = Callable[..., Path]
 EVIL = "</script><script>document.title='gone'</script><img src=x onerror=alert(1)>"
@@ -235,11 +234,3 @@ def test_the_terminal_and_a_file_are_not_asked_for_at_once(agentgym: Any, tmp_pa
     code, _, err = agentgym("view", tmp_path, "--terminal", "--export", "x.html")
     assert code == 2
     assert "choose one" in err
-
-
-@pytest.mark.parametrize(
-    ("values", "bars"),
-    [([], ""), ([1.0], "▁"), ([2.0, 2.0], "▁▁"), ([0, 7], "▁█"), ([0, 0, 4, 4, 7, 7], "▁▅█")],
-)
-def test_a_curve_is_bars_from_its_lowest_to_its_highest(values: list[float], bars: str) -> None:
-    assert spark(values, width=3) == bars

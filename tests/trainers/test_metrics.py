@@ -71,3 +71,20 @@ def test_a_step_is_measured_over_trajectories_and_over_sampled_tokens(
 
 def test_what_was_not_computed_is_not_measured(two_groups) -> None:
     assert not [n for n in batch_metrics(two_groups) if n.startswith(("advantage", "actor"))]
+
+
+def test_turns_that_repeat_the_action_before_are_counted_of_those_that_have_one_before(
+    make_trajectory,
+) -> None:
+    fresh = make_trajectory("t", 0, (2, 2, 2))
+    first, second, third = fresh.turns
+    # look, look, go: one of two pairs. A single turn has none before it.
+    turns = (
+        replace(first, action="look"),
+        replace(second, action="look"),
+        replace(third, action="go"),
+    )
+    alone = make_trajectory("t", 1, (2,))
+    measured = episode_metrics([replace(fresh, turns=turns), alone], 99)
+    assert measured["episode/repeated_action_rate"] == 0.5
+    assert "episode/repeated_action_rate" not in episode_metrics([alone], 99)

@@ -130,8 +130,9 @@ const LANE = 22;
 function tree(group, chosen) {
   const lanes = lanesOf(group);
   const longest = Math.max(1, ...group.map((row) => row.turns));
-  const unit = Math.max(4, Math.min(22, 620 / longest));
-  const left = 70;
+  const left = 80;
+  const room = Math.max(90, Math.min(620, document.getElementById("main").clientWidth - left - 190));
+  const unit = Math.min(22, room / longest);
   const width = left + longest * unit + 150;
   const picture = svg("svg", { width, height: lanes.length * LANE + 16, role: "list", "aria-label": "The group: one line an episode" });
   const place = new Map(lanes.map((row, i) => [episodeName(row), i]));

@@ -1,0 +1,244 @@
+"""Watches the metrics of a run for the ways in which agents' training is known to collapse.
+
+Each detector compares a metric with what it was in the run's first steps, or with a bound, and
+alarms once, when it has been wrong for some steps in a row. What it knows is a function of the
+metrics alone, so a resumed run takes it from the steps that were written and nothing else is
+saved. A guard that does not alarm, or only warns, touches nothing that is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Metrics = Mapping[str, float]
+
+
+class GuardOptions(BaseModel):
+    """What is taken for a collapse, and what is done then.
+
+    Factors and drops are against the mean of the first ``baseline`` steps. None turns a detector
+    off.
+
+    Attributes:
+        on_collapse: ``warn`` says it; the others too, and ``save`` saves a checkpoint, ``lower-lr``
+            multiplies the policy's learning rate by ``lr_factor``
+            from the next step on, ``stop`` saves and
+            ends the run.
+        baseline: Steps that tell what is usual.
+        patience: Steps in a row that must be wrong.
+        entropy_low: Entropy may fall to so much of what it was,
+        entropy_high: and rise to so much.
+        length_factor: Responses may become so many times longer, or shorter.
+        valid_drop: So much may the share of turns that follow the action format fall.
+        repeated_rise: So much may the share of turns that repeat the action before rise.
+        no_signal: Largest share of groups whose returns are all the same.
+        drift: Largest mean difference of log-probabilities, sampler against trainer, in nats.
+        lr_factor: See ``lower-lr``.
+        stall_after: Seconds without any advance after which the stage is named; 0 never.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    on_collapse: Literal["warn", "save", "lower-lr", "stop"] = "warn"
+    baseline: int = Field(default=5, ge=1)
+    patience: int = Field(default=3, ge=1)
+    entropy_low: float | None = Field(default=0.1, gt=0, lt=1)
+    entropy_high: float | None = Field(default=3.0, gt=1)
+    length_factor: float | None = Field(default=3.0, gt=1)
+    valid_drop: float | None = Field(default=0.3, gt=0, lt=1)
+    repeated_rise: float | None = Field(default=0.3, gt=0, lt=1)
+    no_signal: float | None = Field(default=0.99, gt=0, lt=1)
+    drift: float | None = Field(default=0.1, gt=0)
+    lr_factor: float = Field(default=0.5, gt=0, lt=1)
+    stall_after: float = Field(default=600.0, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """Finds one way to collapse.
+
+    ``bounds`` returns the lowest and the highest value that is still good, given what was usual;
+    ``compared`` tells whether it needs to know that.
+    """
+
+    name: str
+    metric: str
+    about: str
+    bounds: Callable[[float], tuple[float, float]]
+    compared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A collapse that was found."""
+
+    detector: Detector
+    step: int
+    value: float
+    low: float
+    high: float
+    usual: float | None  # in the first steps; None where it is not compared with them
+
+    def __str__(self) -> str:
+        bound = f"below {self.low:.4g}" if self.value < self.low else f"above {self.high:.4g}"
+        was = "" if self.usual is None else f"; it was {self.usual:.4g} in the first steps"
+        return (
+            f"step {self.step}: {self.detector.about}: {self.detector.metric} is"
+            f" {self.value:.4g}, {bound}{was}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a step's metrics ask for."""
+
+    alarms: Sequence[Alarm] = ()
+    save: bool = False
+    stop: bool = False
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What is written into the step's metrics; nothing where nothing alarmed."""
+        return {f"guard/{alarm.detector.name}": 1.0 for alarm in self.alarms}
+
+
+@dataclass
+class _Watch:
+    """What is known of one detector's metric so far."""
+
+    detector: Detector
+    first: list[float] = field(default_factory=list)
+    wrong: int = 0  # steps in a row
+    alarmed: bool = False
+
+    def see(self, metrics: Metrics, options: GuardOptions) -> Alarm | None:
+        value = metrics.get(self.detector.metric, math.nan)
+        if self.alarmed or math.isnan(value):
+            return None
+        if self.detector.compared and len(self.first) < options.baseline:
+            self.first.append(value)
+            return None
+        usual = fmean(self.first) if self.first else None
+        low, high = self.detector.bounds(0.0 if usual is None else usual)
+        self.wrong = 0 if low <= value <= high else self.wrong + 1
+        if self.wrong < options.patience:
+            return None
+        self.alarmed = True
+        return Alarm(self.detector, int(metrics["step"]), value, low, high, usual)
+
+
+class Guard:
+    """Sees the metrics of each step, once and in order.
+
+    Args:
+        options: What is watched, and what is done.
+        say: Told each alarm, in one line.
+        scale_rate: Takes what the learning rate is multiplied by from the next step on.
+        past: Metrics of the steps that a resumed run has behind it; their alarms are not said
+            again, and what they did to the learning rate is done again.
+    """
+
+    def __init__(
+        self,
+        options: GuardOptions,
+        say: Callable[[str], None] = lambda _: None,
+        scale_rate: Callable[[float], None] = lambda _: None,
+        past: Iterable[Metrics] = (),
+    ) -> None:
+        self._options, self._say, self._scale_rate = options, say, scale_rate
+        self._watches = [_Watch(detector) for detector in detectors(options)]
+        self._alarms = 0
+        for metrics in past:
+            self._count(self._see(metrics))
+
+    def __call__(self, metrics: Metrics) -> Verdict:
+        """Say what is wrong with a step, and return what is to be done."""
+        alarms = self._see(metrics)
+        self._count(alarms)
+        for alarm in alarms:
+            self._say(f"collapse? {alarm} (guard.on_collapse is {self._options.on_collapse})")
+        action = self._options.on_collapse if alarms else "warn"
+        return Verdict(tuple(alarms), action in ("save", "stop"), action == "stop")
+
+    def _see(self, metrics: Metrics) -> list[Alarm]:
+        seen = [watch.see(metrics, self._options) for watch in self._watches]
+        return [alarm for alarm in seen if alarm is not None]
+
+    def _count(self, alarms: Sequence[Alarm]) -> None:
+        self._alarms += len(alarms)
+        if alarms and self._options.on_collapse == "lower-lr":
+            self._scale_rate(self._options.lr_factor**self._alarms)
+
+
+def detectors(options: GuardOptions) -> list[Detector]:
+    """Return the detectors that are on."""
+    o = options
+    low, high = o.entropy_low or 0.0, o.entropy_high or math.inf
+    factor, drop, rise = o.length_factor or 0.0, o.valid_drop or 0.0, o.repeated_rise or 0.0
+    share, nats = o.no_signal or 0.0, o.drift or 0.0
+    entropy = None if (low, high) == (0.0, math.inf) else (low, high)
+    table: tuple[tuple[object, Detector], ...] = (
+        (
+            entropy,
+            Detector(
+                "entropy",
+                "actor/entropy",
+                "entropy left its band",
+                lambda usual: (low * usual, high * usual if usual else math.inf),
+            ),
+        ),
+        (
+            o.length_factor,
+            Detector(
+                "length",
+                "response_length/mean",
+                "the length of responses jumped",
+                lambda usual: (usual / factor, usual * factor),
+            ),
+        ),
+        (
+            o.valid_drop,
+            Detector(
+                "valid",
+                "episode/valid_action_rate",
+                "fewer turns follow the action format",
+                lambda usual: (usual - drop, math.inf),
+            ),
+        ),
+        (
+            o.repeated_rise,
+            Detector(
+                "repeated",
+                "episode/repeated_action_rate",
+                "more turns repeat the action before",
+                lambda usual: (-math.inf, usual + rise),
+            ),
+        ),
+        (
+            o.no_signal,
+            Detector(
+                "signal",
+                "group/frac_zero_std",
+                "hardly any group has something to learn from: all its returns are the same",
+                lambda _: (-math.inf, share),
+                compared=False,
+            ),
+        ),
+        (
+            o.drift,
+            Detector(
+                "drift",
+                "rollout/logprob_abs_diff",
+                "sampler and trainer drift apart",
+                lambda _: (-math.inf, nats),
+                compared=False,
+            ),
+        ),
+    )
+    return [detector for on, detector in table if on is not None]
