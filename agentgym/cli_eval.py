@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym.cli_common import EnvName, EnvOptions, MaxTurns, SuiteName, env_spec
+from agentgym.cli_common import (
+    EnvName,
+    EnvOptions,
+    MaxTurns,
+    SuiteName,
+    env_spec,
+    parse_options,
+)
 from agentgym.cli_report import show_evaluation
 from agentgym.console import progress, say, warn
 from agentgym.errors import UsageError
@@ -24,19 +31,57 @@ if TYPE_CHECKING:
     Tell = Callable[[int, int], None]
     Play = Callable[[EnvSpec, EvalOptions, Tell, Path | None], Evaluation]
 
+ENDPOINT = "openai"
+"""The policy that an endpoint answers for."""
 BATCH = 64
 """Episodes that a model in this process samples together."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampling:
+    """What was asked for of a model's sampling; None leaves it to the model."""
+
+    temperature: float
+    max_tokens: int | None
+    context: str | None
 
 
 def eval_(
     suite: SuiteName = None,
     env: EnvName = None,
     policy: Annotated[
-        str | None, typer.Option("--policy", help="expert, random, replay or human.")
+        str | None, typer.Option("--policy", help="expert, random, replay, human or openai.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Hugging Face folder or hub id, or a bundled model."),
+        typer.Option(
+            "-m",
+            "--model",
+            help="Hugging Face folder or hub id, or a bundled model; with --policy openai the name"
+            " that the endpoint knows.",
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            "--base-url", help="OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY."
+        ),
+    ] = None,
+    request: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--request",
+            metavar="KEY=VALUE",
+            help="Field of a request to the endpoint; none leaves it out; repeatable.",
+        ),
+    ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option("--prices", metavar="IN,OUT", help="Of a million tokens, to count the cost."),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option("--context", help="full or window(k); what of the past a model sees."),
     ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, help="Of a model; 0 is greedy.")
@@ -76,14 +121,22 @@ def eval_(
     """
     from agentgym.evaluate import EvalOptions
 
-    if (policy is None) == (model is None):
+    remote = policy == ENDPOINT
+    if not remote and (base_url or request or prices):
+        raise UsageError("--base-url, --request and --prices belong to --policy openai")
+    if remote and model is None:
+        raise UsageError("say which model of the endpoint plays: --policy openai --model NAME")
+    if not remote and (policy is None) == (model is None):
         raise UsageError("say who plays: --policy expert or random, or --model NAME")
     spec = env_spec(env, suite, option or (), max_turns)
     options = EvalOptions(tasks, samples, seed, workers, at_once=at_once)
-    if policy is not None:
+    sampling = _Sampling(temperature, max_tokens, context)
+    if remote:
+        play = _remote(spec, str(model), sampling, base_url, request or [], prices)
+    elif policy is not None:
         play = _scripted(policy, actions)
     else:
-        play = _modelled(str(model), spec, temperature, max_tokens)
+        play = _modelled(str(model), spec, sampling)
         options = replace(options, at_once=at_once or BATCH)
     with _resumable(output), _progress(policy) as tell:
         evaluation = play(spec, options, tell, output)
@@ -129,15 +182,54 @@ def _scripted(name: str, actions: Path | None) -> Play:
     )
 
 
-def _modelled(name: str, spec: EnvSpec, temperature: float, max_tokens: int | None) -> Play:
+def _modelled(name: str, spec: EnvSpec, asked: _Sampling) -> Play:
     from agentgym.evaluate import evaluate_model
     from agentgym.models import check_context, open_model
 
-    model = open_model(name, spec.name)
-    asked = {"temperature": temperature, "max_tokens": max_tokens or model.sampling.max_tokens}
-    sampling = model.sampling.model_copy(update=asked)
+    model = open_model(name, spec.name, context=asked.context)
+    tokens = asked.max_tokens or model.sampling.max_tokens
+    changed = {"temperature": asked.temperature, "max_tokens": tokens}
+    sampling = model.sampling.model_copy(update=changed)
     check_context(name, model.policy, sampling)
     cooled = replace(model, sampling=sampling)
     return lambda spec, options, tell, folder: evaluate_model(
         spec, cooled, options, tell=tell, folder=folder
     )
+
+
+def _remote(
+    spec: EnvSpec,
+    model: str,
+    asked: _Sampling,
+    url: str | None,
+    request: list[str],
+    prices: str | None,
+) -> Play:
+    from agentgym.evaluate import evaluate_endpoint
+    from agentgym.policies.openai import Endpoint, EndpointOptions
+    from agentgym.policies.prompt import load_prompt
+
+    sampling = EndpointOptions(
+        model=model,
+        url=url,
+        temperature=asked.temperature,
+        **({} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}),
+        request={
+            name: None if value == "none" else value
+            for name, value in parse_options(request).items()
+        },
+        prices=None if prices is None else _prices(prices),
+    )
+    endpoint = Endpoint(sampling)
+    prompt = load_prompt(spec.name, "tags", asked.context or "full")
+    return lambda spec, options, tell, folder: evaluate_endpoint(
+        spec, endpoint, prompt, options, tell, folder
+    )
+
+
+def _prices(text: str) -> tuple[float, float]:
+    try:
+        prompt, completion = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--prices takes two numbers, as 0.15,0.60; got {text!r}") from None
+    return prompt, completion

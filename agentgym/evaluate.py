@@ -25,6 +25,8 @@ from agentgym.errors import UsageError, unknown
 from agentgym.files import write_atomic
 from agentgym.journal import Journal, open_journal, remove_journal
 from agentgym.policies.conversation import Script
+from agentgym.policies.openai import ChatEpisode, Endpoint
+from agentgym.policies.prompt import Prompt
 from agentgym.provenance import commit, versions
 from agentgym.results import (
     RESULTS_FILE,
@@ -33,12 +35,21 @@ from agentgym.results import (
     Evaluation,
     results_there,
 )
-from agentgym.rollout import SamplingOptions, TextVoice, Voice, play_all, play_policy
+from agentgym.rollout import (
+    Said,
+    SamplingOptions,
+    TextVoice,
+    Voice,
+    play_all,
+    play_policy,
+    session_name,
+)
 from agentgym.trajectory_line import gzipped, trajectory_line
-from agentgym.types import EnvSpec, Key, Policy, TextPolicy, Trajectory
+from agentgym.types import EnvSpec, Key, Policy, Row, TextPolicy, Trajectory, View
 from agentgym.workers import WorkerPool
 
 _A_WORKER = 2  # episodes of a policy that acts on text: one is answered while the other's steps
+_AT_AN_ENDPOINT = 8
 
 Finished = Callable[[Sequence[Trajectory]], None]
 """Is told episodes that are over and count from now on."""
@@ -172,6 +183,76 @@ def evaluate_model(
 
     plan = _Plan(env, spec, options, protocol, play, rounds)
     return _carry_out(plan, tell, folder, played)
+
+
+class _ChatVoice:
+    """An endpoint, as the voice of one episode."""
+
+    needs_expert = False
+
+    def __init__(self, episode: ChatEpisode) -> None:
+        self._episode = episode
+        self.faults = 0
+
+    async def answer(self, view: View) -> Said | None:
+        parsed = await self._episode.answer(view)
+        self.faults = self._episode.faults
+        return None if parsed is None else Said(parsed.text, parsed.action, parsed.error)
+
+    def rows(self) -> tuple[Row, ...]:
+        return ()
+
+
+def evaluate_endpoint(
+    spec: EnvSpec,
+    endpoint: Endpoint,
+    prompt: Prompt,
+    options: EvalOptions,
+    tell: Callable[[int, int], None] = _nothing,
+    folder: Path | None = None,
+) -> Evaluation:
+    """Play every task of a suite with a model of a chat endpoint and return what happened.
+
+    What it says is the endpoint's own doing: the same protocol need not give the same result.
+
+    Args:
+        spec: The environment; its options name the suite.
+        endpoint: What plays; closed afterwards.
+        prompt: What the model is told.
+        options: How much, and how.
+        tell: Told, whenever an episode is over, how many are and how many there are.
+        folder: Where finished episodes are kept and results are written; see :func:`evaluate`.
+
+    Raises:
+        UsageError: An option does not fit, or the folder holds something else.
+        DataError: The suite's data is not there, or the folder cannot be written.
+        ServerError: The endpoint refused, or could not be reached. Finished episodes are kept.
+    """
+    env = _asked(spec)
+    asked = endpoint.options
+    protocol = replace(
+        _protocol(env, spec, asked.model, options),
+        sampling=asked.model_dump(include={"temperature", "max_tokens", "request"}),
+        prompt=prompt.digest,
+        endpoint=endpoint.url,
+    )
+    seed = _env_seed(options)
+
+    async def play(pool: WorkerPool, keys: Sequence[Key], finished: Finished) -> None:
+        episodes: dict[Key, ChatEpisode] = {}
+
+        def voice(key: Key, _: int) -> Voice:
+            episodes[key] = endpoint.begin(prompt, session_name(seed, key))
+            return _ChatVoice(episodes[key])
+
+        def counted(one: Trajectory) -> None:
+            finished([replace(one, usage=episodes.pop(one.key).usage)])
+
+        at_once = options.at_once or _AT_AN_ENDPOINT
+        async with endpoint:
+            await play_all(pool, keys, voice, seed, at_once=at_once, finished=counted)
+
+    return _carry_out(_Plan(env, spec, options, protocol, play), tell, folder)
 
 
 def tasks_of(env: TextEnv, task_types: Sequence[str]) -> tuple[str, ...]:
