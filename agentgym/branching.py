@@ -10,7 +10,8 @@ token that was sampled is in the mask of every trajectory that it belongs to: a 
 the sum of what its continuations earn.
 
 Where environments are inside this process or share one, branches join the episodes under way.
-Where each needs a process of its own there may be none to spare: they are played in later waves.
+Where each needs a process of its own there may be none to spare: they wait for one, or, with a
+policy that acts in rounds, are played in later waves.
 """
 
 from __future__ import annotations
@@ -183,6 +184,7 @@ def joined(first: Sample, rest: Sample) -> Sample:
         None,
         rest.finish,
         first.version,
+        first.faults + rest.faults,
     )
 
 
@@ -209,13 +211,18 @@ class _Trees:
         self._done: list[Trajectory] = []
         self._running: asyncio.TaskGroup | None = None
 
+    @property
+    def _limited(self) -> bool:
+        """Whether only so many may play at once: those of a round, all of them with a worker."""
+        return self._policy.pacing == "rounds" and self._pool.capacity is not None
+
     async def play(self, tasks: Sequence[str]) -> list[Trajectory]:
         """Play all episodes that the plan makes; return them in the order of their keys."""
         for task in sorted(tasks):
             self._add(self._fresh(task))
         while self._waiting:
             self._waiting.sort(key=lambda start: start.key)
-            room = self._pool.capacity or len(self._waiting)
+            room = (self._limited and self._pool.capacity) or len(self._waiting)
             wave, self._waiting = self._waiting[:room], self._waiting[room:]
             await self._play_wave(wave)
         return sorted(self._done, key=lambda trajectory: trajectory.key)
@@ -241,7 +248,7 @@ class _Trees:
     def _add(self, starts: Sequence[_Start]) -> None:
         """Take more episodes: now, or where the pool may be full for the next wave."""
         self._under_way.update(start.key.task for start in starts)
-        if self._running is None or self._pool.capacity is not None:
+        if self._running is None or self._limited:
             self._waiting += starts
         else:
             self._run(starts)

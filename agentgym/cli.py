@@ -22,6 +22,7 @@ from agentgym import (
     cli_methods,
     cli_play,
     cli_plot,
+    cli_serve,
     cli_train,
     cli_view,
 )
@@ -48,6 +49,7 @@ app.command("compare", epilog="Example: agentgym compare results/random results/
 )
 app.command("train", epilog="Example: agentgym train --env alfworld --method epo")(cli_train.train)
 app.command("play", epilog="Example: agentgym play --env alfworld --seed 3")(cli_play.play)
+app.command("serve", epilog="Example: agentgym serve alfworld-tiny")(cli_serve.serve)
 app.command("plot", epilog="Example: agentgym plot runs/seed-0 runs/seed-1 -o curves")(
     cli_plot.plot
 )

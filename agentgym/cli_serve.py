@@ -1,8 +1,13 @@
-"""``agentgym envs serve``: servers for this machine, one command for each kind."""
+"""``agentgym serve`` and ``agentgym envs serve``: servers for this machine.
+
+The one serves a model for training, the other environments, one command for each kind.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import uuid
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -60,3 +65,51 @@ def search(
         say(f"{len(retriever.articles):,} articles at {server.url}, for this machine only")
         say(f"search it: --option retriever={server.url}; ctrl-c stops it")
         server.serve_forever()
+
+
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="Hugging Face folder or hub id, or a bundled model.")
+    ],
+    port: Port = 0,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option("--lora-rank", min=1, help="Take adapters of up to this rank, too."),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Of weights and products.")
+    ] = "float32",
+    max_model_len: Annotated[
+        int | None,
+        typer.Option("--max-model-len", min=2, help="Longest context; else the model's own."),
+    ] = None,
+    vllm: Annotated[
+        str | None, typer.Option("--vllm", help="vLLM's command, Python or environment.")
+    ] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option("--argument", help="One of vLLM's own, as --argument=--seed; repeatable."),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="File for its output; under runs/ by default.")
+    ] = None,
+) -> None:
+    """Serve a model with vLLM to training on this machine; it is watched and started again."""
+    from agentgym.policies.bundled import resolve_model
+    from agentgym.policies.serve import ModelServer
+    from agentgym.policies.serve_command import Served, ServeOptions
+
+    folder = resolve_model(model)
+    served = Served(
+        model=folder,
+        name=Path(folder).name,
+        dtype=dtype,
+        max_model_len=max_model_len,
+        lora_rank=lora_rank,
+    )
+    options = ServeOptions(vllm=vllm, port=port, arguments=tuple(argument or ()))
+    path = log or Path("runs") / f"vllm-{uuid.uuid4().hex[:6]}.log"
+    with ModelServer(served, options, path, say) as server:
+        say(f"{served.name} is served at {server.url}, for this machine only; ctrl-c ends it")
+        say(f"train with it: agentgym train --env ENV --model {model} --server {server.url}")
+        server.wait()

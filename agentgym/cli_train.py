@@ -43,6 +43,17 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as optim.lr=1e-6."),
     ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option("--server", metavar="URL", help="A vLLM server that samples; repeatable."),
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Start a vLLM server that samples for the run.")
+    ] = False,
+    vllm: Annotated[
+        str | None,
+        typer.Option("--vllm", help="For --serve: vLLM's command, Python or environment."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; under runs/ by default.")
     ] = None,
@@ -66,9 +77,12 @@ def train(
         given = {"--env": env, "--method": method, "--recipe": recipe}
         given |= {"--model": model, "--steps": steps, "--seed": seed, "--set": set_}
         _refuse_beside_resume(given | {"--output": output})
-        _run(resumed_config(resume), resume, resume=True, dry=dry_run)
+        # Servers come and go; which of them samples is no part of what a run is.
+        config = _served(resumed_config(resume), server, vllm, serve=serve)
+        _run(config, resume, resume=True, dry=dry_run)
         return
     config = _configure(env, method, recipe, model, steps, seed, set_ or [])
+    config = _served(config, server, vllm, serve=serve)
     folder = output or Path("runs") / _run_name(config)
     _introduce(config, folder, chose_model=model is not None, recipe=recipe)
     _run(config, folder, resume=False, dry=dry_run)
@@ -105,6 +119,24 @@ def _configure(
         "seed": seed,
     }
     return load([low, _without_none(flags), *(override(setting) for setting in settings)])
+
+
+def _served(config: Config, urls: list[str] | None, vllm: str | None, *, serve: bool) -> Config:
+    """Return a configuration whose turns are sampled where the flags say; they replace its own."""
+    from agentgym.config import load
+
+    if urls and (serve or vllm):
+        raise UsageError("--serve starts a server, and --server names one; choose one")
+    given: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
+    if urls:
+        given["policy"].pop("serve", None)
+        given["policy"]["server"]["urls"] = urls
+    if serve or vllm:
+        given["policy"]["server"]["urls"] = []
+        given["policy"].setdefault("serve", {})
+        if vllm:
+            given["policy"]["serve"]["vllm"] = vllm
+    return load([given])
 
 
 def _findable(method: str | None) -> str | None:

@@ -18,10 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError, unknown
 from agentgym.policies.precision import Compute
+from agentgym.policies.serve_command import ServeOptions
+from agentgym.policies.vllm_http import ServerOptions
 from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
+from agentgym.trainers.guard import GuardOptions
 from agentgym.trainers.loop import HeldOutOptions
 from agentgym.trainers.lora import LoraOptions
-from agentgym.trainers.guard import GuardOptions
 from agentgym.trainers.method import RewardOptions
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import SaveOptions
@@ -45,6 +47,8 @@ class PolicyOptions(_Section):
         dtype: What products are computed in, in training and by its sampler. Weights that are
             trained stay in float32; those frozen under an adapter are kept in this.
         lora: The adapter that is trained in place of the weights; None trains the weights.
+        server: vLLM servers that sample; where no URL is named the model samples in this process.
+        serve: Starts a vLLM server for the run, in place of a named one; None starts none.
     """
 
     model: str = "alfworld-tiny"
@@ -53,6 +57,8 @@ class PolicyOptions(_Section):
     sampling: SamplingOptions = SamplingOptions()
     dtype: Compute = "float32"
     lora: LoraOptions | None = None
+    server: ServerOptions = ServerOptions()
+    serve: ServeOptions | None = None
 
 
 class Config(_Section):
@@ -66,13 +72,13 @@ class Config(_Section):
     reward: RewardOptions = RewardOptions()
     method: dict[str, Any] = {}
     optim: OptimOptions = OptimOptions()
+    guard: GuardOptions = GuardOptions()
     eval: HeldOutOptions
     save: SaveOptions = SaveOptions()
 
     @property
     def method_name(self) -> str:
         """The method, as ``epo`` or ``epo:released``; the neutral base where none is named."""
-    guard: GuardOptions = GuardOptions()
         return str(self.method.get("name", "grpo"))
 
     def to_toml(self) -> str:

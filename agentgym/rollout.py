@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentgym.errors import EnvFault
+from agentgym.errors import ContextOverflow, EnvFault
 from agentgym.policies.conversation import Conversation
 from agentgym.types import (
     PILOT,
@@ -93,9 +93,10 @@ class Said:
 
 
 class Voice(Protocol):
-    """What answers for one episode."""
+    """What answers for one episode; ``faults`` are outside ones that were healed meanwhile."""
 
     needs_expert: bool
+    faults: int
 
     async def answer(self, view: View) -> Said | None:
         """Return the answer, or None when the context has no room for another turn."""
@@ -106,6 +107,8 @@ class Voice(Protocol):
 
 class TextVoice:
     """A policy that acts on text, as the voice of one episode."""
+
+    faults = 0
 
     def __init__(self, policy: TextPolicy, key: Key, seed: int) -> None:
         self.policy = policy
@@ -150,6 +153,7 @@ class TokenVoice:
         self.conversation = conversation
         self.options = options
         self.session = session
+        self.faults = 0
 
     async def answer(self, view: View) -> Said | None:
         """Render the view, sample a turn, parse it."""
@@ -165,7 +169,9 @@ class TokenVoice:
             seed=f"{self.session}:{view.turn}",
             stop=self.conversation.stop,
         )
-        parsed = self.conversation.say(await self.turn(request))
+        sample = await self.turn(request)
+        self.faults += sample.faults
+        parsed = self.conversation.say(sample)
         return Said(parsed.text, parsed.action, parsed.error)
 
     async def turn(self, request: Request) -> Sample:
@@ -296,6 +302,8 @@ async def play(
             )
             observation = result
             stop = Stop.TERMINATED if terminated else Stop.TURNS if truncated else None
+    except ContextOverflow:  # of this episode's request alone: it was sampled by itself
+        stop = Stop.TOKENS
     except EnvFault as fault:
         stop, error = Stop.ERROR, str(fault)
     return Trajectory(
@@ -309,7 +317,7 @@ async def play(
         won=info.get("won", False) and stop is not Stop.ERROR,
         score=0.0 if stop is Stop.ERROR else info.get("score", 0.0),
         error=error,
-        faults=worker.faults,
+        faults=worker.faults + voice.faults,
         answer=info.get("answer"),
     )
 
@@ -371,7 +379,10 @@ async def play_policy(
     draws: str | None = None,
     finished: Callable[[Trajectory], None] | None = None,
 ) -> list[Trajectory]:
-    """Play one episode a key with a policy in tokens; in waves of what the pool can hold.
+    """Play one episode a key with a policy in tokens, at the policy's own pacing.
+
+    A policy in rounds plays in waves of what the pool can hold, as a round needs all its episodes
+    at hand. With a free one an episode begins as soon as a worker is, and waits for no other.
 
     Args:
         pool: Where the environments are.
@@ -384,8 +395,14 @@ async def play_policy(
         finished: Told each episode as soon as it is over.
     """
     drawn_from = seed if draws is None else draws
+
+    def over(trajectory: Trajectory) -> None:
+        policy.drop(session_name(drawn_from, trajectory.key))
+        if finished is not None:
+            finished(trajectory)
+
     done: list[Trajectory] = []
-    wave = pool.capacity or len(keys) or 1
+    wave = (pool.capacity if policy.pacing == "rounds" else None) or len(keys) or 1
     for start in range(0, len(keys), wave):
         part = keys[start : start + wave]
         rounds = Rounds(policy, len(part))
@@ -394,9 +411,7 @@ async def play_policy(
         def voice(key: Key, _: int, sample: Sampler = sample) -> Voice:
             return TokenVoice(sample, conversation(), options, session_name(drawn_from, key))
 
-        done += await play_all(pool, part, voice, seed, rounds.leave, finished=finished)
-        for key in part:
-            policy.drop(session_name(drawn_from, key))
+        done += await play_all(pool, part, voice, seed, rounds.leave, finished=over)
     return done
 
 

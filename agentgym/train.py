@@ -7,7 +7,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,33 +26,37 @@ from agentgym.models import check_context, prompt_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
+from agentgym.policies.serve_command import find_vllm
 from agentgym.provenance import commit
 from agentgym.results import Evaluation, has_results, read_results, write_results
 from agentgym.trainers.answer_scores import answer_scorer, refuse_without_answers
 from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
+from agentgym.trainers.guard import Guard
 from agentgym.trainers.learner import Learner
-from agentgym.trainers.loop import Parts, Plan, train
+from agentgym.trainers.loop import Parts, Plan, Sampler, train
 from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.policy_gradient import refuse_groups_of_one
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder
+from agentgym.trainers.served import Serving, named_servers, own_server
 from agentgym.trajectory_line import trajectory_line
 from agentgym.types import EnvSpec, Trajectory
+from agentgym.watchdog import watching
 from agentgym.workers import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who is told what happens: lines of text, and the metrics of each step."""
+    """Who is told what happens: lines of text, the metrics of each step, and what begins."""
 
     say: Callable[[str], None]
     step: Callable[[dict[str, float]], None]
+    stage: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    stage: Callable[[str], None] = lambda _: None
     """The held-out evaluations of a run."""
 
     before: Evaluation
@@ -89,7 +93,8 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     method = _method(config)
     tasks, _ = _suites(config, method)
     episodes = config.rollout.tasks_per_step * config.rollout.group_size
-    resolve_model(config.policy.model)
+    serving = _serving(config)
+    serving.check()
     return [
         *config.to_toml().splitlines(),
         "",
@@ -98,7 +103,16 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
         f"would train {config.policy.model} by {method.name} for {config.steps} steps of {episodes}"
         f" episodes on {len(tasks)} tasks",
         f"would measure {config.eval.tasks} tasks of {config.eval.suite} before and after",
+        f"would sample {_where(serving)}",
     ]
+
+
+def _where(serving: Serving) -> str:
+    if serving.server.urls:
+        return f"with the vLLM servers at {', '.join(serving.server.urls)}"
+    if serving.serve is not None:
+        return f"with a vLLM server of its own: {' '.join(find_vllm(serving.serve.vllm))}"
+    return "in this process"
 
 
 def env_spec(config: Config, suite: str | None = None) -> EnvSpec:
@@ -130,7 +144,10 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         KeyboardInterrupt: The run was interrupted and its last step saved.
         UsageError: A part does not fit another: folder, model, context, method, task types.
         DataError: The model or a checkpoint cannot be read, or the folder cannot be written.
+        ServerError: A server that samples cannot be used, or is lost for good.
     """
+    serving = _serving(config)
+    serving.check()
     if not resume:
         RunFolder.refuse(folder)
     checkpoint = RunFolder.open(folder).latest_checkpoint() if resume else None
@@ -153,15 +170,30 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     env = env_of_suite(config.env.suite)
     prompt = prompt_of(asked.model, policy.prompt, env, asked.template, asked.context)
     script = Script(prompt, policy.tokenizer)
-    model = Model(config.policy.model, policy, script, config.policy.sampling)
     tasks, suites = _suites(config, method)
-    answers = answer_scorer(method, script, learner, policy)
+    answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
     about = _about() | {"suites": suites}
-    run = RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), about)
-    run.cut(done)
-    pool = WorkerPool(env_spec(config), config.env.workers)
-    with closing(pool), interrupts(reporter.say) as interrupted:
+    with ExitStack() as stack:
+        sampler: Sampler = policy
+        hand_over: Callable[[int], None] = policy.refresh
+        if serving.server.urls:
+            sampler, hand_over = stack.enter_context(named_servers(policy, serving, folder))
+            check_context(asked.model, sampler, asked.sampling)
+        run = (
+            RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), about)
+        )
+        run.cut(done)
+        if serving.serve is not None:
+            served = own_server(policy, serving, folder, reporter.say)
+            sampler, hand_over = stack.enter_context(served)
+        hand_over(done)
+        answers = answer_scorer(method, script, learner, sampler)
+        model = Model(config.policy.model, sampler, script, config.policy.sampling)
+        pool = stack.enter_context(closing(WorkerPool(env_spec(config), config.env.workers)))
+        interrupted = stack.enter_context(interrupts(reporter.say))
         evaluate = partial(_measure, run, config, model)
+        watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
+        begins = _both(stack.enter_context(watched), reporter.stage)
         if done:
             reporter.say(f"resumed after step {done} of {config.steps}")
         if not has_results(run.eval_folder(0)):
@@ -171,12 +203,15 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
                     " which the last table needs; bring it back, or start a new run"
                 )
             reporter.say(f"measuring {config.eval.tasks} held-out tasks before the first step")
+            begins("eval")
             evaluate(0)
         parts = Parts(
             run=run,
             learner=learner,
             method=method,
             policy=policy,
+            sampler=sampler,
+            hand_over=hand_over,
             pool=pool,
             conversation=script.begin,
             tasks=tasks,
@@ -186,9 +221,33 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             interrupted=interrupted,
             answers=answers,
             decode=partial(policy.tokenizer.decode, skip_special_tokens=False),
+            guard=Guard(config.guard, reporter.say, learner.scale_rate, run.metrics()),
+            stage=begins,
         )
         train(parts, _plan(config), done)
     return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))
+
+
+def _serving(config: Config) -> Serving:
+    """Return what the run wants of servers, where it has any."""
+    asked = config.policy
+    return Serving(
+        asked.server,
+        asked.serve,
+        resolve_model(asked.model),
+        asked.dtype,
+        None if asked.lora is None else asked.lora.rank,
+        asked.sampling.max_context,
+        (asked.sampling.temperature, config.eval.temperature),
+    )
+
+
+def _both(first: Callable[[str], None], second: Callable[[str], None]) -> Callable[[str], None]:
+    def tell(what: str) -> None:
+        first(what)
+        second(what)
+
+    return tell
 
 
 def _method(config: Config) -> Chain:

@@ -95,7 +95,8 @@ def answer_scorer(
     by_learner = options.scored_by == "learner"
     score = learner.score_answers if by_learner else partial(scores_of_policy, policy)
     answers = own_answers if options.answer == "environment" else expert_plans
-    return AnswerScorer(write, score, answers, policy.max_context)
+    # A server samples one token beside what it scores.
+    return AnswerScorer(write, score, answers, policy.max_context - 1)
 
 
 def own_answers(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,13 +20,13 @@ from agentgym.trainers.answer_scores import AnswerScorer
 from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
 from agentgym.trainers.collect import Collected, Play, collect, spare_tasks
-from agentgym.trainers.learner import Learner
 from agentgym.trainers.guard import Guard, Verdict
+from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain
 from agentgym.trainers.metrics import batch_metrics, episode_metrics
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.trajectory_lines import Decode, trajectory_lines
-from agentgym.types import Group, Trajectory
+from agentgym.types import Group, Policy, Trajectory
 from agentgym.workers import WorkerPool
 
 
@@ -49,19 +50,39 @@ class HeldOutOptions(BaseModel):
     temperature: float = Field(default=0.4, ge=0)
 
 
+class Spent(Protocol):
+    """What sampling took."""
+
+    @property
+    def seconds(self) -> float:
+        """In which something was sampled, so far."""
+
+
+class Sampler(Policy, Protocol):
+    """A policy that knows what sampling took."""
+
+    @property
+    def spent(self) -> Spent:
+        """Until now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a run is made of.
 
-    ``evaluate`` measures the policy as it is after a step and returns metrics; ``report`` is told
-    the metrics of each step and ``say`` what else people should know; ``interrupted`` says whether
-    someone asked the run to stop.
+    ``policy`` holds what is trained and saved; ``sampler`` plays with it, is the same or a server,
+    and has the weights of a version after ``hand_over`` was told its number. ``evaluate`` measures
+    the policy as it is after a step and returns metrics; ``report`` is told the metrics of each
+    step and ``say`` what else people should know; ``interrupted`` says whether someone asked the
+    run to stop.
     """
 
     run: RunFolder
     learner: Learner
     method: Chain
     policy: HFPolicy
+    sampler: Sampler
+    hand_over: Callable[[int], None]
     pool: WorkerPool
     conversation: Callable[[], Conversation]
     tasks: Sequence[str]
@@ -71,6 +92,8 @@ class Parts:
     interrupted: Callable[[], bool]
     answers: AnswerScorer | None = None  # where the method needs answer scores
     decode: Decode | None = None  # for people who look at the tokens of a trajectory
+    guard: Guard | None = None  # watches for a collapse
+    stage: Callable[[str], None] = lambda _: None  # told what begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +110,15 @@ class Plan:
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds that the stages of one step took, as ``time/<stage>``."""
+    """Seconds that the stages of one step took, as ``time/<stage>``; tells what begins."""
 
+    entered: Callable[[str], None] = lambda _: None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    guard: Guard | None = None  # watches for a collapse
-    stage: Callable[[str], None] = lambda _: None  # told what begins
     def stage(self, name: str) -> Iterator[None]:
         """Add the time inside the block to the stage's."""
+        self.entered(name)
         begun = time.perf_counter()
         yield
         spent = time.perf_counter() - begun
@@ -112,35 +135,33 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
     """Train from after step ``done`` to the last step.
 
     Each step: sample groups with the current weights, give rewards, select (and sample others in
-    entered: Callable[[str], None] = lambda _: None
     the place of those that went), pack, score before the update, give credit, update, remember,
     hand the weights to the sampler, evaluate, save, report.
 
     Raises:
         AgentGymError: No group of a step was left to learn from.
-        self.entered(name)
+        CollapseError: The guard said so; the step it was in is done and saved.
         UsageError: No episode of a step had room for its first turn.
         KeyboardInterrupt: ``parts.interrupted`` said so; the step it was in is done and saved.
     """
-    learner, method, policy, run = parts.learner, parts.method, parts.policy, parts.run
+    learner, method, sampler, run = parts.learner, parts.method, parts.sampler, parts.run
     for step in range(done + 1, plan.steps + 1):
         clock = Clock(parts.stage)
         with clock.stage("step"):
             with clock.stage("sync"):
-                policy.refresh(step - 1)
-            sampling_before = policy.spent.seconds
+                parts.hand_over(step - 1)
+            sampling_before = sampler.spent.seconds
             with clock.stage("rollout"):
                 tasks = draw_tasks(parts.tasks, plan, step)
                 spare = spare_tasks(parts.tasks, tasks, plan.seed, step)
                 play = _scoring(_play(parts, plan, step), parts, clock, f"{plan.seed}:{step}")
                 found = collect(play, method, tasks, spare, step)
-            clock.divide_rollout(policy.spent.seconds - sampling_before)
+            clock.divide_rollout(sampler.spent.seconds - sampling_before)
             if found.broken:
                 parts.say(f"step {step}: {found.what_broke()}")
             _refuse_nothing(found, plan, step)
             batch = pack(found.groups, found.rewards)
             with clock.stage("score"):
-        CollapseError: The guard said so; the step it was in is done and saved.
                 batch = learner.prepare(batch, plan.sampling.temperature)
             batch = method.advantages(batch, step)
             with clock.stage("update"):
@@ -157,7 +178,7 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
         }
         last = step == plan.steps
         if last or (plan.eval_every and step % plan.eval_every == 0):
-            policy.refresh(step)
+            parts.hand_over(step)
             with clock.stage("eval"):
                 metrics |= parts.evaluate(step)
             metrics["time/eval"] = clock.seconds["time/eval"]
@@ -172,6 +193,8 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             parts.stage("save")
             save_checkpoint(parts.run, learner, method, parts.policy, step, plan.save.keep)
         parts.report(metrics)
+        if verdict.stop and not last:
+            raise CollapseError(f"{verdict.alarms[0]}; the guard ended the run, which is saved")
         if stop and not last:
             raise KeyboardInterrupt
 
@@ -181,7 +204,7 @@ def _play(parts: Parts, plan: Plan, step: int) -> Play:
     size, seed = plan.rollout.group_size, f"{plan.seed}:{step}"
 
     def play(tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
-        pool, policy, conversation = parts.pool, parts.policy, parts.conversation
+        pool, policy, conversation = parts.pool, parts.sampler, parts.conversation
         branching = parts.method.collect(size, seed, step)
         if branching is None:
             return collect_groups(pool, tasks, size, policy, conversation, plan.sampling, seed)
@@ -193,8 +216,6 @@ def _play(parts: Parts, plan: Plan, step: int) -> Play:
 
 
 def _scoring(play: Play, parts: Parts, clock: Clock, seed: str) -> Play:
-        if verdict.stop and not last:
-            raise CollapseError(f"{verdict.alarms[0]}; the guard ended the run, which is saved")
     """Return what plays, and then scores gold answers if the method needs to know them."""
     score = parts.answers
     if score is None:

@@ -1,0 +1,129 @@
+"""The trained weights on their way to vLLM servers, and the proof that they arrived.
+
+After each hand-over trainer and servers are asked for the log-probabilities of the same fixed
+tokens. Where they differ the run stops, and the message says which side answers as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError
+
+from agentgym.errors import DataError, StaleWeightsError, UsageError
+from agentgym.policies.hf import HFPolicy
+from agentgym.policies.vllm import VLLMPolicy
+from agentgym.policies.vllm_replica import farthest
+from agentgym.trainers.lora import has_adapter, merged, save_adapter
+
+Way = Literal["disk", "lora"]
+Scores = Sequence[Sequence[float]]
+
+
+def way_of(sync: Literal["auto", "disk", "lora"], *, adapter: bool) -> Way:
+    """Return how weights get to the servers.
+
+    Args:
+        sync: What was asked for.
+        adapter: Whether an adapter is trained, and not the weights.
+
+    Raises:
+        UsageError: An adapter was asked for, and none is trained.
+    """
+    if sync == "lora" and not adapter:
+        raise UsageError(
+            "policy.server.sync is lora, and no adapter is trained; set policy.lora.rank, or take"
+            " disk"
+        )
+    if sync == "auto":
+        return "lora" if adapter else "disk"
+    return sync
+
+
+class HandOver:
+    """Hands the weights of a model in this process to servers, a version at a time.
+
+    Args:
+        trained: The model.
+        servers: Who samples with it.
+        folder: Where weights are written; the servers must see it under the same path. Only the
+            last version stays, for servers that are restarted.
+        tolerance: By how much the log-probability of a token may differ, in nats.
+        way: Whole weights through the ``disk``, or the adapter (``lora``).
+    """
+
+    def __init__(
+        self, trained: HFPolicy, servers: VLLMPolicy, folder: Path, tolerance: float, way: Way
+    ) -> None:
+        self._trained, self._servers = trained, servers
+        self._folder, self._tolerance, self._way = folder.absolute(), tolerance, way
+        self._handed: int | None = None
+        self._ours: Scores | None = None  # at the last hand-over
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __call__(self, version: int) -> None:
+        """Hand the weights over as they are now; those of a version go once.
+
+        Raises:
+            DataError: They cannot be written.
+            ServerError: A server did not take them.
+            StaleWeightsError: Afterwards a server does not agree with the trainer.
+        """
+        if version == self._handed:
+            return
+        before = self._servers.fingerprints()
+        path = self._folder / f"v{version:06d}"
+        self._write(path)
+        self._servers.load(str(path), version)
+        ours = self._own_scores()
+        for url, theirs in self._servers.fingerprints().items():
+            self._prove(url, version, ours, theirs, before[url])
+        for old in self._folder.iterdir():
+            if old != path:
+                shutil.rmtree(old)
+        self._handed, self._ours = version, ours
+
+    def close(self) -> None:
+        """Remove what was written; the run's checkpoints have it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write(self, path: Path) -> None:
+        model = self._trained.model
+        try:
+            path.mkdir(parents=True)
+            if self._way == "lora":
+                save_adapter(model, path)
+            else:
+                self._trained.save(path, merged(model) if has_adapter(model) else model)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(path, ignore_errors=True)  # half a model is room that is needed
+            raise DataError(
+                f"cannot write the weights for the servers into {path}: {error}; make room there,"
+                " and go on from the last checkpoint with --resume"
+            ) from error
+
+    def _own_scores(self) -> Scores:
+        rows = self._servers.probe
+        return asyncio.run(self._trained.score(rows, [1] * len(rows)))
+
+    def _prove(self, url: str, version: int, ours: Scores, theirs: Scores, before: Scores) -> None:
+        gap = farthest(ours, theirs)
+        if gap <= self._tolerance:
+            return
+        they_changed = farthest(theirs, before) > self._tolerance
+        we_changed = self._ours is None or farthest(ours, self._ours) > self._tolerance
+        if not they_changed:
+            why = "the server is stale: it answers as before"
+        elif not we_changed:
+            why = "the trainer is stale: the server took new weights, and its own answer as before"
+        else:
+            why = "both changed: is the server's model, tokenizer or precision (--dtype) another?"
+        raise StaleWeightsError(
+            f"the weights of version {version} were handed to {url}, and a token's log-probability"
+            f" differs from the trainer's by {gap:.2g}, more than policy.server.tolerance ="
+            f" {self._tolerance:g}; {why}"
+        )

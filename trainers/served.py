@@ -1,0 +1,104 @@
+"""A run whose turns are sampled by vLLM servers: those that were named, or one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from agentgym.errors import UsageError
+from agentgym.policies.hf import HFPolicy
+from agentgym.policies.serve import ModelServer
+from agentgym.policies.serve_command import Served, ServeOptions, find_vllm
+from agentgym.policies.vllm import VLLMPolicy
+from agentgym.policies.vllm_http import ServerOptions
+from agentgym.trainers.handover import HandOver, way_of
+from agentgym.trainers.lora import has_adapter
+
+LOG = "logs/vllm.log"
+SYNC = "sync"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a run wants of its servers."""
+
+    server: ServerOptions
+    serve: ServeOptions | None  # starts one where none is named
+    model: str  # a folder or hub id, to be served
+    dtype: Literal["float32", "bfloat16"]
+    lora_rank: int | None
+    max_context: int  # the longest that is sampled
+    temperatures: tuple[float, ...]  # at which it is sampled
+
+    def check(self) -> None:
+        """Refuse what cannot be, before anything is started.
+
+        Raises:
+            UsageError: A server is named and another is to be started, vLLM is not there, or an
+                adapter is to be handed over and there is none.
+        """
+        if self.serve is not None and self.server.urls:
+            raise UsageError(
+                "policy.serve (--serve) starts a server for the run, and policy.server.urls"
+                " (--server) names others; choose one"
+            )
+        if self.serve is not None:
+            find_vllm(self.serve.vllm)
+        way_of(self.server.sync, adapter=self.lora_rank is not None)
+
+
+@contextmanager
+def named_servers(
+    trained: HFPolicy, asked: Serving, folder: Path
+) -> Iterator[tuple[VLLMPolicy, HandOver]]:
+    """Yield what samples with the servers that were named, and what hands weights to them.
+
+    Args:
+        trained: The model whose weights are handed over.
+        asked: The servers.
+        folder: The run's.
+
+    Raises:
+        UsageError, ServerError: A server does not fit; the message says what to do.
+    """
+    way = way_of(asked.server.sync, adapter=has_adapter(trained.model))
+    with closing(VLLMPolicy(asked.server, trained.tokenizer, way)) as servers:
+        for temperature in asked.temperatures:
+            servers.check_temperature(temperature)
+        tolerance = asked.server.tolerance
+        with closing(HandOver(trained, servers, folder / SYNC, tolerance, way)) as hand_over:
+            yield servers, hand_over
+
+
+@contextmanager
+def own_server(
+    trained: HFPolicy, asked: Serving, folder: Path, say: Callable[[str], None]
+) -> Iterator[tuple[VLLMPolicy, HandOver]]:
+    """Start a server on this machine, and yield what :func:`named_servers` yields.
+
+    Args:
+        trained: The model whose weights are handed over.
+        asked: The server.
+        folder: The run's; the server's log is in it.
+        say: Told what people should know.
+
+    Raises:
+        UsageError, ServerError: It does not start.
+    """
+    assert asked.serve is not None
+    # One more than is sampled, as vLLM samples a token beside what it scores.
+    room = min(trained.max_context, asked.max_context + 1)
+    served = Served(
+        model=asked.model,
+        name=Path(asked.model).name,
+        dtype=asked.dtype,
+        max_model_len=room,
+        lora_rank=asked.lora_rank,
+    )
+    with ModelServer(served, asked.serve, folder / LOG, say) as server:
+        options = asked.server.model_copy(update={"urls": (server.url,), "model": served.name})
+        with named_servers(trained, replace(asked, server=options), folder) as both:
+            yield both
