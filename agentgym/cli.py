@@ -17,6 +17,7 @@ import typer
 from agentgym import (
     __version__,
     cli_compare,
+    cli_doctor,
     cli_envs,
     cli_eval,
     cli_methods,
@@ -53,6 +54,7 @@ app.command("serve", epilog="Example: agentgym serve alfworld-tiny")(cli_serve.s
 app.command("plot", epilog="Example: agentgym plot runs/seed-0 runs/seed-1 -o curves")(
     cli_plot.plot
 )
+app.command("doctor", epilog="Example: agentgym doctor --env alfworld")(cli_doctor.doctor)
 app.command("view", epilog="Example: agentgym view runs/seed-0 --export report.html")(cli_view.view)
 
 
