@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Metrics = Mapping[str, float]
 
@@ -22,8 +22,7 @@ Metrics = Mapping[str, float]
 class GuardOptions(BaseModel):
     """What is taken for a collapse, and what is done then.
 
-    Factors and drops are against the mean of the first ``baseline`` steps. None turns a detector
-    off.
+    Factors and drops are against the mean of the first ``baseline`` steps. 0 turns a detector off.
 
     Attributes:
         on_collapse: ``warn`` says it; the others too, and ``save`` saves a checkpoint, ``lower-lr``
@@ -48,15 +47,22 @@ class GuardOptions(BaseModel):
     on_collapse: Literal["warn", "save", "lower-lr", "stop"] = "warn"
     baseline: int = Field(default=5, ge=1)
     patience: int = Field(default=3, ge=1)
-    entropy_low: float | None = Field(default=0.1, gt=0, lt=1)
-    entropy_high: float | None = Field(default=3.0, gt=1)
-    length_factor: float | None = Field(default=3.0, gt=1)
-    valid_drop: float | None = Field(default=0.3, gt=0, lt=1)
-    repeated_rise: float | None = Field(default=0.3, gt=0, lt=1)
-    no_signal: float | None = Field(default=0.99, gt=0, lt=1)
-    drift: float | None = Field(default=0.1, gt=0)
+    entropy_low: float = Field(default=0.1, ge=0, lt=1)
+    entropy_high: float = Field(default=3.0, ge=0)
+    length_factor: float = Field(default=3.0, ge=0)
+    valid_drop: float = Field(default=0.3, ge=0, lt=1)
+    repeated_rise: float = Field(default=0.3, ge=0, lt=1)
+    no_signal: float = Field(default=0.99, ge=0, lt=1)
+    drift: float = Field(default=0.1, ge=0)
     lr_factor: float = Field(default=0.5, gt=0, lt=1)
     stall_after: float = Field(default=600.0, ge=0)
+
+    @field_validator("entropy_high", "length_factor")
+    @classmethod
+    def _off_or_above_one(cls, factor: float) -> float:
+        if 0 < factor <= 1:
+            raise ValueError("expected a factor above 1, or 0 for none")
+        return factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +185,15 @@ class Guard:
 def detectors(options: GuardOptions) -> list[Detector]:
     """Return the detectors that are on."""
     o = options
-    low, high = o.entropy_low or 0.0, o.entropy_high or math.inf
-    factor, drop, rise = o.length_factor or 0.0, o.valid_drop or 0.0, o.repeated_rise or 0.0
-    share, nats = o.no_signal or 0.0, o.drift or 0.0
-    entropy = None if (low, high) == (0.0, math.inf) else (low, high)
-    table: tuple[tuple[object, Detector], ...] = (
+    high = o.entropy_high or math.inf
+    table: tuple[tuple[float, Detector], ...] = (
         (
-            entropy,
+            o.entropy_low + o.entropy_high,
             Detector(
                 "entropy",
                 "actor/entropy",
                 "entropy left its band",
-                lambda usual: (low * usual, high * usual if usual else math.inf),
+                lambda usual: (o.entropy_low * usual, high * usual if usual else math.inf),
             ),
         ),
         (
@@ -199,7 +202,7 @@ def detectors(options: GuardOptions) -> list[Detector]:
                 "length",
                 "response_length/mean",
                 "the length of responses jumped",
-                lambda usual: (usual / factor, usual * factor),
+                lambda usual: (usual / o.length_factor, usual * o.length_factor),
             ),
         ),
         (
@@ -208,7 +211,7 @@ def detectors(options: GuardOptions) -> list[Detector]:
                 "valid",
                 "episode/valid_action_rate",
                 "fewer turns follow the action format",
-                lambda usual: (usual - drop, math.inf),
+                lambda usual: (usual - o.valid_drop, math.inf),
             ),
         ),
         (
@@ -217,7 +220,7 @@ def detectors(options: GuardOptions) -> list[Detector]:
                 "repeated",
                 "episode/repeated_action_rate",
                 "more turns repeat the action before",
-                lambda usual: (-math.inf, usual + rise),
+                lambda usual: (-math.inf, usual + o.repeated_rise),
             ),
         ),
         (
@@ -226,7 +229,7 @@ def detectors(options: GuardOptions) -> list[Detector]:
                 "signal",
                 "group/frac_zero_std",
                 "hardly any group has something to learn from: all its returns are the same",
-                lambda _: (-math.inf, share),
+                lambda _: (-math.inf, o.no_signal),
                 compared=False,
             ),
         ),
@@ -236,9 +239,9 @@ def detectors(options: GuardOptions) -> list[Detector]:
                 "drift",
                 "rollout/logprob_abs_diff",
                 "sampler and trainer drift apart",
-                lambda _: (-math.inf, nats),
+                lambda _: (-math.inf, o.drift),
                 compared=False,
             ),
         ),
     )
-    return [detector for on, detector in table if on is not None]
+    return [detector for on, detector in table if on]

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from agentgym.config import Config, load
 from agentgym.envs.base import Outcome as EnvOutcome
 from agentgym.envs.corridor import WORDS, CorridorEnv
-from agentgym.errors import DataError, UsageError
+from agentgym.errors import CollapseError, DataError, UsageError
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
 from agentgym.train import Reporter, dry_run, resumed_config, run_training
@@ -460,3 +460,100 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(config: Config, tmp_p
     said = dry_run(config, tmp_path / "new", resume=False)
     assert any("for 3 steps of 6 episodes on 256 tasks" in line for line in said)
     assert not (tmp_path / "new").exists()
+
+
+# The guard ----------------------------------------------------------------------------------------
+
+
+ALWAYS: dict[str, object] = {"drift": 1e-12, "patience": 1, "no_signal": 0.0, "baseline": 9}
+"""No two passes agree so well, and nothing else is watched."""
+
+
+def guarded(model: Path, **options: object) -> Config:
+    return load([settings(model), {"guard": {**ALWAYS, **options}}])
+
+
+def test_a_guard_that_only_warns_changes_nothing(
+    model: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    reporter = Reporter(said.append, lambda _: None)
+    run_training(guarded(model), tmp_path / "run", reporter, resume=False)
+    alarms = [line for line in said if line.startswith("collapse? ")]
+    assert len(alarms) == 1
+    assert alarms[0].startswith("collapse? step 1: sampler and trainer drift apart: rollout/")
+    first, *others = lines(tmp_path / "run")
+    assert first.pop("guard/drift") == 1.0
+    assert [first, *others] == lines(unbroken)
+    ours, theirs = weights(tmp_path / "run", 3), weights(unbroken, 3)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_guard_ends_a_run_that_can_be_gone_on_with(
+    model: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    rarely = guarded(model, on_collapse="stop").model_copy(
+        update={"save": load([settings(model)]).save.model_copy(update={"every": 9})}
+    )
+    with pytest.raises(CollapseError, match="step 1: sampler and trainer drift apart"):
+        run_training(rarely, tmp_path / "run", QUIET, resume=False)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1]
+    run_training(resumed_config(tmp_path / "run"), tmp_path / "run", QUIET, resume=True)
+    ours, theirs = weights(tmp_path / "run", 3), weights(unbroken, 3)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_guard_lowers_the_learning_rate_also_of_a_run_that_goes_on(
+    model: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    config = guarded(model, on_collapse="lower-lr", lr_factor=0.5)
+    run_training(config, tmp_path / "whole", QUIET, resume=False)
+    rates = [line["optim/lr"] for line in lines(tmp_path / "whole")]
+    first, *others = (line["optim/lr"] for line in lines(unbroken))
+    assert rates == [first, *(0.5 * rate for rate in others)]
+
+    def interrupt(metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == 1:  # before its checkpoint counts as interrupted: in the next step
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config, tmp_path / "cut", Reporter(lambda _: None, interrupt), resume=False)
+    run_training(resumed_config(tmp_path / "cut"), tmp_path / "cut", QUIET, resume=True)
+    assert_the_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_tells_what_begins(model: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    one = load([settings(model), {"steps": 1}])
+    reporter = Reporter(lambda _: None, lambda _: None, told.append)
+    run_training(one, tmp_path / "run", reporter, resume=False)
+    assert told == ["eval", "step", "sync", "rollout", "score", "update", "eval", "save"]
+
+
+def test_a_run_that_stands_still_is_told_where(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = CorridorEnv.act
+    slow = iter([0.6])
+
+    def act(env: CorridorEnv, action: str) -> EnvOutcome:
+        time.sleep(next(slow, 0.0))
+        return real(env, action)
+
+    said: list[str] = []
+    config = load([settings(model), {"steps": 1, "guard": {"stall_after": 0.2}}])
+    monkeypatch.setattr(CorridorEnv, "act", act)
+    run_training(config, tmp_path / "run", Reporter(said.append, lambda _: None), resume=False)
+    stood = [line for line in said if line.startswith("nothing has advanced for ")]
+    assert "in the stage 'eval'" in stood[0]
+    assert "(agentgym/" in stood[0]
+    assert any(line.startswith("it goes on, after ") for line in said)
+
+
+def test_tokens_of_a_run_carry_their_text(unbroken: Path) -> None:
+    path = unbroken / "trajectories" / "step_000001.jsonl.gz"
+    first = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
+    (row,) = first["rows"]
+    said = "".join(row["text"])
+    assert said.startswith(first["turns"][0]["text"])
+    assert len(row["text"]) == len(row["ids"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
+from pydantic import ValidationError
 
 from agentgym.trainers.guard import Alarm, Guard, GuardOptions, Verdict, detectors
 
@@ -129,10 +130,8 @@ def test_a_resumed_guard_goes_on_as_if_it_had_never_stopped() -> None:
 
 
 def test_detectors_can_be_turned_off() -> None:
-    off = dict.fromkeys(
-        ("entropy_low", "entropy_high", "length_factor", "valid_drop", "repeated_rise",
-         "no_signal", "drift"),
-    )  # fmt: skip
+    names = ("entropy_low", "entropy_high", "length_factor", "valid_drop", "repeated_rise")
+    off = dict.fromkeys((*names, "no_signal", "drift"), 0.0)
     assert detectors(GuardOptions(**off)) == []
     only = GuardOptions(**{**off, "entropy_low": 0.5})
     (entropy,) = detectors(only)
@@ -149,3 +148,9 @@ def test_an_alarm_reads_whichever_bound_was_left() -> None:
     (entropy, *_) = detectors(QUICK)
     assert "below 0.1" in str(Alarm(entropy, 3, 0.05, 0.1, 3.0, 1.0))
     assert "above 3" in str(Alarm(entropy, 3, 4.0, 0.1, 3.0, 1.0))
+
+
+@pytest.mark.parametrize("name", ["entropy_high", "length_factor"])
+def test_a_factor_that_would_always_alarm_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="above 1, or 0 for none"):
+        GuardOptions(**{name: 0.5})
