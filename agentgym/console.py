@@ -30,6 +30,12 @@ def say(text: str) -> None:
     sys.stdout.flush()  # a pipe shows a line when it happened, not when the command ended
 
 
+def say_part(text: str) -> None:
+    """Write a piece of a line to standard output, as it comes."""
+    sys.stdout.write(visible(text))
+    sys.stdout.flush()
+
+
 def warn(text: str) -> None:
     """Write a line to standard error."""
     sys.stdout.flush()

@@ -49,6 +49,21 @@ class ActionFormat:
             return Parsed(text, "", error)
         return Parsed(text, action.lower() if self.lowercase else action, None)
 
+    def write(self, action: str, like: str = "") -> str:
+        """Return an answer whose action is ``action``.
+
+        Args:
+            action: As the environment takes it.
+            like: An answer whose reasoning is kept.
+        """
+        if self.name == "plain":
+            return action
+        found = re.search(r"<think>.*?</think>", like, re.DOTALL)
+        thought = found[0] if found else ""
+        if self.name == "blocks":  # the action is the block itself, its tags included
+            return thought + action
+        return f"{thought or '<think></think>'}<action>{action}</action>"
+
     @property
     def stop(self) -> tuple[str, ...]:
         """The strings after which nothing more is wanted; without any, the model ends its turns."""

@@ -1,6 +1,7 @@
 """A person, or a script, at the controls of an environment."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_number_is_the_action_of_that_number(session: Session) -> None:
 
 
 def test_a_number_is_an_action_like_any_other_where_none_are_listed(session: Session) -> None:
-    session._info["admissible_actions"] = None
+    session.game.view = replace(session.game.view, admissible_actions=None)
     session.handle("7")
     assert session.env.snapshot().actions == ("7",)
 

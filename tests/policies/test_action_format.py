@@ -96,3 +96,26 @@ def test_blocks_without_tags_and_tags_without_blocks_are_refused():
         action_format("blocks")
     with pytest.raises(UsageError, match="the format plain has search tags"):
         action_format("plain", tags=("search",))
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "written"),
+    [
+        ("plain", "go", "look"),
+        ("tags", "", "<think></think><action>look</action>"),
+        (
+            "tags",
+            "<think>a\nb</think><action>go</action>",
+            "<think>a\nb</think><action>look</action>",
+        ),
+        ("blocks", "<think>a</think><search>x</search>", "<think>a</think>look"),
+        ("blocks", "", "look"),
+    ],
+)
+def test_an_action_is_written_as_an_answer_with_the_thoughts_of_another(
+    name: str, like: str, written: str
+) -> None:
+    form = action_format(name, tags=("search",) if name == "blocks" else ())
+    assert form.write("look", like) == written
+    if name != "blocks":
+        assert form.parse(written).action == "look"
