@@ -162,6 +162,7 @@ def _load(simulator: IsolatedSimulator, variation: Variation, gold: bool = False
     error = simulator.ask("load", task, number, variation.simplifications, gold)
     if error:
         raise UsageError(f"the simulator does not load {task}/{number}: {error}")
+    simulator.jvm.tidy()  # the task before is garbage now
 
 
 def _is_reset(word: str) -> bool:

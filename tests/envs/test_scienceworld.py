@@ -209,6 +209,20 @@ def test_java_may_take_no_more_memory_than_its_simulators_need(env: ScienceWorld
     assert runtime.maxMemory() <= 640 * 2**20  # Java's own default is a quarter of the machine
 
 
+def test_garbage_of_earlier_tasks_is_collected_before_it_fills_the_heap(
+    env: ScienceWorldEnv,
+) -> None:
+    assert env._simulator is not None
+    jvm = env._simulator.jvm
+    limits = []
+    for number in range(4):
+        env.reset(seed=0, options={"task": f"find-plant/{number}"})
+        limits.append(jvm._collect_above)
+        assert jvm._used() <= jvm._collect_above
+    assert max(limits) < 640 * 2**20
+    assert len(set(limits)) < 4  # not at every task: that would cost more than it gives
+
+
 def test_playing_leaves_no_file_behind(env: ScienceWorldEnv) -> None:
     env.step("look around")
     assert list(Path.cwd().iterdir()) == []
