@@ -56,6 +56,19 @@ def group_advantage(
     return (centred_N / (std_G[group_N] + eps)).to(return_N.dtype)
 
 
+def only_best(advantage_N: Tensor, group_N: Tensor) -> Tensor:
+    """Return ``advantage_N``: of the best of each group what it is above the second, else 0.
+
+    Groups have two members or more. Where several are the best nobody is above the second.
+    """
+    margin_N = torch.zeros_like(advantage_N)
+    for group in group_N.unique():
+        member_M = torch.nonzero(group_N == group)[:, 0]
+        best, second = advantage_N[member_M].topk(2)[0]
+        margin_N[member_M[advantage_N[member_M].argmax()]] = best - second
+    return margin_N
+
+
 def unit_counts(batch: Batch, unit: StatisticUnit) -> Tensor:
     """Return ``count_N``: how often each trajectory counts in its group's statistics."""
     if unit == "trajectory":

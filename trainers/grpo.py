@@ -10,16 +10,24 @@ Z. Shao et al., "DeepSeekMath", arXiv 2402.03300. Departures, all of them settin
 - The unbiased standard deviation (ddof 1).
 - The mean over tokens of the whole mini-batch, not of each sequence first (as DAPO does).
 - A dual clip, which bounds the loss of tokens with negative advantage (verl).
+- ``credit="best"`` is for success in any of several tries: the best of a group alone has an
+  advantage, of (R_best - R_second) / (std + eps), as in Y. Tang et al., arXiv 2503.19595, by verl.
 - A group of one has no statistic and is refused instead of keeping its raw return.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from agentgym.trainers.advantages import StatisticUnit, group_advantage, of_tokens, unit_counts
+from agentgym.trainers.advantages import (
+    StatisticUnit,
+    group_advantage,
+    of_tokens,
+    only_best,
+    unit_counts,
+)
 from agentgym.trainers.batch import Batch
 from agentgym.trainers.method import Options
 from agentgym.trainers.policy_gradient import PolicyGradient, SurrogateOptions, refuse_single
@@ -33,6 +41,9 @@ class GRPOOptions(SurrogateOptions):
         "trajectory", description="what counts once in the group's statistics"
     )
     eps: float = Field(1e-6, gt=0, description="added to the standard deviation")
+    credit: Literal["all", "best"] = Field(
+        "all", description="who of a group gets it; best: the best alone, for its lead (pass@k)"
+    )
 
 
 class GRPO(PolicyGradient[GRPOOptions]):
@@ -54,4 +65,6 @@ class GRPO(PolicyGradient[GRPOOptions]):
         advantage_N = group_advantage(
             self.returns(batch), batch.group_N, unit_counts(batch, o.unit), o.normalise, eps=o.eps
         )
+        if o.credit == "best":
+            advantage_N = only_best(advantage_N, batch.group_N)
         return batch.with_(advantage_BT=of_tokens(batch, advantage_N))

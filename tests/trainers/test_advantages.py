@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from agentgym.trainers.advantages import group_advantage
+from agentgym.trainers.advantages import group_advantage, only_best
 
 
 def advantages(returns, groups=None, counts=None, **options) -> list[float]:
@@ -48,3 +48,15 @@ def test_permuting_trajectories_permutes_the_advantages() -> None:
     plain = advantages(returns, groups)
     permuted = advantages([returns[i] for i in order], [groups[i] for i in order])
     assert permuted == pytest.approx([plain[i] for i in order], abs=1e-12)
+
+
+def test_the_best_of_a_group_leads_its_second() -> None:
+    # mean 4/3, unbiased variance (25 + 1 + 16) / 9 / 2 = 7/3; (3 - 1) / (sqrt(7/3) + 1e-6)
+    advantage_N = torch.tensor(advantages([3, 1, 0], ddof=1), dtype=torch.float64)
+    found_N = only_best(advantage_N, torch.zeros(3, dtype=torch.long))
+    assert found_N.tolist() == pytest.approx([1.309306, 0, 0], abs=1e-6)
+
+
+def test_each_group_has_its_own_best_and_of_equals_none_leads() -> None:
+    value_N, group_N = torch.tensor([1.0, 5, 2, 7, 4, 4]), torch.tensor([0, 1, 0, 1, 2, 2])
+    assert only_best(value_N, group_N).tolist() == [0, 0, 1, 2, 0, 0]

@@ -178,7 +178,7 @@ def test_the_credit_is_of_the_whole_batch_however_it_is_cut(make_model, two_grou
 
 def test_switched_off_it_is_bitwise_grpo(make_model, two_groups) -> None:
     method = chain(**NEUTRAL)
-    assert method.needs == Need.NOTHING
+    assert method.links[-1].needs == Need.NOTHING
     assert method.collect(8, "0:1", 1) is None
     assert method.links[-1].advantages(two_groups, 1) is two_groups
     ours, _, _ = updated(make_model, two_groups, {"name": "aepo", **NEUTRAL})

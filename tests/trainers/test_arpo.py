@@ -17,8 +17,8 @@ def test_each_round_of_play_has_a_plan_of_its_own() -> None:
 
 
 def test_it_needs_entropies_and_snapshots_where_it_branches() -> None:
-    assert chain().needs == Need.TOP_K | Need.SNAPSHOTS
-    assert chain(beam=1).needs == Need.NOTHING
+    assert chain().links[-1].needs == Need.TOP_K | Need.SNAPSHOTS
+    assert chain(beam=1).links[-1].needs == Need.NOTHING
 
 
 def test_where_nothing_can_branch_groups_are_flat() -> None:

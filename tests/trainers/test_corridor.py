@@ -49,6 +49,12 @@ def test_the_hinge_has_a_gradient_and_the_indicator_has_none() -> None:
     assert not indicator(entropy_of(logits), low, bound).requires_grad
 
 
+def test_the_hinges_gradient_agrees_with_finite_differences() -> None:
+    entropies = torch.tensor([0.2, 0.5, 1.0, 1.3, 2.0], dtype=torch.float64, requires_grad=True)
+    low, high = 0.5 * REFERENCE, 1.5 * REFERENCE
+    assert torch.autograd.gradcheck(lambda h: hinge(h, low, high), entropies)
+
+
 @pytest.mark.parametrize(
     ("strength", "upper", "factor"),
     [(0.2, 2.0, 1.0), (0.2, 0.75, 0.8), (2.0, 0.75, -1.0)],

@@ -13,6 +13,7 @@ from torch import Tensor
 from agentgym.errors import UsageError
 from agentgym.trainers.batch import Batch
 from agentgym.trainers.empg import EMPG, EMPGOptions, Modulation, modulate
+from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.method import Need
 from agentgym.trainers.registry import build_chain
 
@@ -47,6 +48,7 @@ def test_scale_bonus_and_centring_by_hand() -> None:
     scale = result.scale_NK.flatten()[THERE].tolist()
     # exp(-h) / .688100; mean 1
     assert scale == by_hand(1.453277, 0.998822, 0.534631, 0.881457, 1.131813)
+    assert [-math.log(g / max(scale)) for g in scale] == by_hand(0, 0.375, 1, 0.5, 0.25)  # h
     assert sum(scale) / 5 == pytest.approx(1, abs=1e-12)
     # A g + .05 exp(-h of the next); nothing for the last of a trajectory
     before = (advantage_NK * result.scale_NK + result.bonus_NK).flatten()[THERE].tolist()
@@ -89,8 +91,9 @@ def test_the_squared_norm_of_the_score_is_what_it_works_against() -> None:
     p = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
     expected = 0.0
     for action in range(3):
-        logits = p.log().requires_grad_()
-        (slope,) = torch.autograd.grad(logits.log_softmax(-1)[action], logits)
+        logits = p.log()[None].requires_grad_()
+        logprob, _ = token_logprobs(logits, torch.eye(3).double(), None, torch.tensor([action]))
+        (slope,) = torch.autograd.grad(logprob.sum(), logits)
         expected += float(p[action] * slope.square().sum())
     assert expected == pytest.approx(0.46, abs=1e-12)
 

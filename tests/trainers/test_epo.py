@@ -7,6 +7,7 @@ from torch import Tensor
 
 from agentgym.trainers.aggregate import Aggregation
 from agentgym.trainers.batch import Batch
+from agentgym.trainers.describe import describe
 from agentgym.trainers.epo import EPO, EPOOptions
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Forward, Loss, MiniBatchWeights, Need, Term
@@ -258,3 +259,29 @@ def test_the_bonus_raises_entropy(make_model, two_groups) -> None:
         return learner.score(two_groups, 1.0).entropy_BT[two_groups.mask_BT > 0].mean().item()
 
     assert entropy_after(1.0) > entropy_after(0.0) + 0.1
+
+
+# What it is compared with -------------------------------------------------------------------------
+
+
+def expected_best(rate: float, evaluations: int, episodes: int) -> float:
+    """Return the mean of the largest of several success rates, each of so many episodes."""
+    below, mean = 0.0, 0.0  # the chance that the largest has fewer wins, so far
+    for won in range(episodes + 1):
+        chances = (
+            math.comb(episodes, n) * rate**n * (1 - rate) ** (episodes - n) for n in range(won + 1)
+        )
+        at_most = sum(chances) ** evaluations
+        mean += won / episodes * (at_most - below)
+        below = at_most
+    return mean
+
+
+def test_its_page_tells_how_far_the_published_statistic_is_above_the_true_rate() -> None:
+    rates, best = ("0.4", "0.6", "0.8"), ("0.64", "0.83", "0.97")
+    found = [f"{expected_best(float(rate), 25, 16):.2f}" for rate in rates]
+    assert found == list(best)
+    told = " ".join(describe("epo").text.split())
+    assert "largest of about 25 evaluations of 16 episodes" in told
+    assert f"stays at {rates[0]}, {rates[1]} or {rates[2]}" in told
+    assert f"expected to be {best[0]}, {best[1]} or {best[2]}" in told

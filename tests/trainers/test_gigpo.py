@@ -6,6 +6,7 @@ import torch
 from agentgym.errors import UsageError
 from agentgym.trainers.batch import Batch, pack
 from agentgym.trainers.gigpo import GiGPO, GiGPOOptions, anchor_states
+from agentgym.trainers.returns import discounted
 from agentgym.types import Group
 
 
@@ -49,8 +50,11 @@ def credit(batch: Batch, **options) -> list[float]:
 )
 def test_both_comparisons_by_hand(normalise, expected, layout, make_anchored) -> None:
     batch = make_anchored(BY_HAND, layout=layout)
+    reward_NK = batch.reward_NK["outcome"].double()
+    assert discounted(reward_NK, 0.95).tolist() == [pytest.approx([9.025, 9.5, 10]), [0, 0, 0]]
+    batch = replace(batch, reward_NK={"outcome": reward_NK}, mask_BT=batch.mask_BT.double())
     found = credit(batch, normalise=normalise, unit="turn")
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_each_trajectory_counts_once_by_default(make_anchored) -> None:

@@ -51,6 +51,14 @@ def test_one_turn_trajectories_are_alike_in_both_layouts(make_trajectory, make_b
     assert torch.equal(*found)
 
 
+def test_the_best_alone_may_have_the_credit(make_trajectory, make_batch) -> None:
+    # returns 1, 0, 0, 0: variance (9 + 3) / 16 / 3 = 1/4, so its lead is 1 / (.5 + 1e-6)
+    batch = make_batch([make_trajectory("t", i, (2,), won=i == 0) for i in range(4)])
+    advantage_BT = GRPO(GRPOOptions(credit="best"), 1).advantages(batch, 1).advantage_BT
+    found = advantage_BT[batch.mask_BT > 0].tolist()
+    assert found == pytest.approx([2, 2, 0, 0, 0, 0, 0, 0], abs=1e-5)
+
+
 def test_a_group_of_one_is_refused(make_trajectory, make_batch) -> None:
     batch = make_batch([make_trajectory("a", 0), make_trajectory("a", 1), make_trajectory("b", 0)])
     with pytest.raises(UsageError, match=r"task b has one trajectory.*group_size"):

@@ -280,3 +280,68 @@ def padded(batch: Batch) -> Batch:
         behaviour_logprob_BT=pad(batch.behaviour_logprob_BT, 0),
         trajectory_B=torch.cat([batch.trajectory_B, torch.tensor([0])]),
     )
+
+
+# The formula written out --------------------------------------------------------------------------
+
+
+def written_out(
+    model: nn.Module, reference: nn.Module, batch: Batch, sequences: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Return GRPO's loss and its gradients, by plain operations on whole logits.
+
+    r = exp(lp - old), max(-A r, -A clip(r, .8, 1.28)), at most -3 A where A < 0, plus .5 k3 (at most
+    10) to the reference, less .1 of the entropy; the mean over tokens, or that of each trajectory's means.
+    """
+
+    def logp_BTV(of: nn.Module) -> Tensor:
+        return (of(input_ids=batch.ids_BT).logits / 0.9).log_softmax(-1)[:, :-1]
+
+    def sampled(logp: Tensor) -> Tensor:
+        return logp.gather(-1, batch.ids_BT[:, 1:, None])[..., 0]
+
+    mask, old, advantage = (
+        x[:, 1:] for x in (batch.mask_BT, batch.old_logprob_BT, batch.advantage_BT)
+    )
+    logp = logp_BTV(model)
+    ratio = (sampled(logp) - old).exp()
+    loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.28))
+    loss = torch.where(advantage < 0, torch.minimum(loss, -3 * advantage), loss)
+    d = sampled(logp) - sampled(logp_BTV(reference)).detach()
+    loss = loss + 0.5 * ((-d).exp() + d - 1).clamp(max=10) + 0.1 * (logp.exp() * logp).sum(-1)
+    means = (loss * mask).sum(-1) / mask.sum(-1)  # a trajectory is a row
+    total = means.mean() if sequences else (loss * mask).sum() / mask.sum()
+    return total, list(torch.autograd.grad(total, list(model.parameters())))
+
+
+@pytest.mark.parametrize("aggregation", ["token-mean", "seq-mean-token-mean"])
+def test_an_update_by_grpo_has_loss_and_gradient_of_the_formula_written_out(
+    aggregation, make_model, make_groups
+) -> None:
+    model, reference = make_model(), make_model(seed=1)
+    settings = {
+        "name": "grpo", "clip_high": 0.28, "kl_coef": 0.5, "entropy_coef": 0.1,
+        "aggregation": aggregation,
+    }  # fmt: skip
+    chain = build_chain(settings, STEPS)
+    found: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+
+        def keep(p: Tensor, name: str = name) -> None:
+            assert p.grad is not None
+            found[name] = p.grad.clone()
+
+        parameter.register_post_accumulate_grad_hook(keep)
+    options = OptimOptions(warmup=0, clip=0, micro_batch_tokens=30)
+    learner = Learner(model, options, STEPS, chain.needs, reference=reference)
+    batch = learner.score(packed(chain, make_groups()), 0.9)
+    torch.manual_seed(0)
+    moved_BT = torch.randn(batch.mask_BT.shape, dtype=torch.float64) * batch.mask_BT
+    batch = chain.advantages(batch.with_(old_logprob_BT=batch.old_logprob_BT + moved_BT), 1)
+    sequences = aggregation != "token-mean"
+    loss, gradients = written_out(model, reference, batch, sequences)
+    _, metrics = learner.update(batch, chain, 1)
+    assert metrics["loss/total"] == pytest.approx(loss.item(), abs=EXACT)
+    assert metrics["actor/clip_frac"] > 0.2  # r leaves the clip often, and 3 at times
+    for (name, _), theirs in zip(model.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(found[name], theirs, rtol=0, atol=EXACT)

@@ -179,6 +179,23 @@ def test_without_normalising_a_turn_earns_what_the_answer_gains_from_there_and_t
     assert found[0] == pytest.approx([scores[-1] - s + 1.0 for s in scores], abs=1e-6)
 
 
+def test_the_telescoping_sum_is_exact_in_double_precision() -> None:
+    scores = [-3, -2.2, -2.5, -0.7]
+    gain_NK = torch.tensor([[*gains(scores)[:3], 0.0]], dtype=torch.float64)
+    found = turn_returns(gain_NK, torch.ones(1).double(), torch.tensor([4]), gamma=1.0)
+    assert found[0].tolist() == pytest.approx([scores[-1] - s + 1 for s in scores], abs=1e-12)
+
+
+def test_of_outcomes_alone_the_z_score_is_the_populations_with_its_two_constants() -> None:
+    # 1, 0, 0: mean 1/3, population variance 2/9
+    nothing_NK, outcome_N = torch.zeros(3, 1).double(), torch.tensor([1.0, 0, 0]).double()
+    group_N = torch.zeros(3, dtype=torch.long)
+    _, z_N = z_scores(nothing_NK, nothing_NK > 0, outcome_N, group_N, "separate")
+    std = math.sqrt(2 / 9 + 1e-8) + 1e-6
+    expected = [(2 / 3) / std, (-1 / 3) / std, (-1 / 3) / std]
+    assert z_N.tolist() == pytest.approx(expected, abs=1e-12)
+
+
 def test_every_token_of_a_turn_has_its_turns_return_and_others_have_none() -> None:
     turn = torch.tensor([[0, 0, -1, 1, 1, 1, -1, 2, 2]])
     row = Row((1,) * 9, tuple(turn[0].tolist()), (0.0,) * 9, (0,) * 9)

@@ -24,6 +24,13 @@ def test_values_and_slopes_by_hand(kind, values, slopes) -> None:
     assert slope.tolist() == pytest.approx(slopes, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", KL)
+def test_gradients_agree_with_finite_differences(kind: KL) -> None:
+    logprob = torch.tensor([-1.0, -2.0, -0.3], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([-2.0, -1.0, -0.4], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: kl_estimate(x, reference, kind), logprob)
+
+
 def test_a_token_far_from_the_reference_is_bounded_and_finite() -> None:
     logprob = torch.tensor([-200.0], requires_grad=True)
     estimate = kl_estimate(logprob, torch.zeros(1), KL.K3)

@@ -1,6 +1,7 @@
 """SPEAR's curriculum, replay and selection by hand, and that each of them acts in training."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -249,13 +250,16 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
 def test_neutral_it_is_its_base_bitwise(base, make_model, two_groups) -> None:
     plain, _ = trained(make_model(), build_chain({"name": base}, STEPS), two_groups)
     chain = chain_of(base, **NEUTRAL)
-    assert chain.needs is Need.NOTHING
+    assert chain.links[-1].needs is Need.NOTHING
     neutral, _ = trained(make_model(), chain, two_groups)
     assert same(plain, neutral)
+    drawn = torch.get_rng_state(), random.getstate()  # after training by the base
     never_full, _ = trained(
         make_model(), chain_of(base, **ONLY_REPLAY, buffer_size=999), two_groups
     )
     assert same(plain, never_full)
+    assert torch.equal(torch.get_rng_state(), drawn[0])
+    assert random.getstate() == drawn[1]
     nothing_drawn = {**ONLY_CLIP_COV, "clip_cov_ratio": 0.0}
     assert same(plain, trained(make_model(), chain_of(base, **nothing_drawn), two_groups)[0])
 

@@ -55,3 +55,12 @@ def test_clipped_says_where_the_clip_holds_the_gradient() -> None:
     ratios, advantages, losses, slopes = (torch.tensor(x) for x in zip(*BY_HAND, strict=True))
     held = clipped(ratios.log(), advantages, 0.2, 0.2)
     assert held.tolist() == ((slopes == 0) & (losses != 3)).tolist()
+
+
+@pytest.mark.parametrize("dual_clip", [None, 3.0])
+def test_the_gradient_agrees_with_finite_differences(dual_clip: float | None) -> None:
+    ratios, advantages, _, _ = (torch.tensor(x).double() for x in zip(*BY_HAND, strict=True))
+    assert torch.autograd.gradcheck(
+        lambda x: clipped_surrogate(x, advantages, 0.2, 0.28, dual_clip),
+        ratios.log().requires_grad_(),
+    )
