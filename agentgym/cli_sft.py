@@ -56,7 +56,10 @@ def train_sft(
         name = options.env.suite.partition("/")[0]
         folder = output or Path("runs") / f"{name}-{METHOD}-{uuid.uuid4().hex[:6]}"
     shown, _ = demonstrations(options)
-    say(f"method {METHOD} on {options.env.suite}: {len(shown.tasks)} tasks, run folder {folder}")
+    there = f"{len(shown.tasks)} tasks"
+    if options.demonstrations is not None:
+        there = f"{len(shown.tasks)} demonstrations of {options.demonstrations}"
+    say(f"method {METHOD} on {options.env.suite}: {there}, run folder {folder}")
     say(f"model: {options.model or 'a fresh one, with a tokenizer of its own'}")
     if dry:
         say(f"would take {options.steps} steps of {options.sft.tokens_per_step} tokens")

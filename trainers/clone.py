@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from agentgym import __version__
 from agentgym.envs.registry import make_env
-from agentgym.errors import DataError, unknown
+from agentgym.errors import DataError, UsageError, unknown
 from agentgym.evaluate import tasks_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
@@ -37,7 +37,7 @@ from agentgym.trainers.demonstrations import (
     texts_of,
 )
 from agentgym.trainers.optim import OptimOptions
-from agentgym.trainers.recorded import Recorded
+from agentgym.trainers.recorded import FromFile, Recorded
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.sft import Cloner, CloningOptions
 from agentgym.trainers.tiny import Shape, fresh_model, save_model, train_tokenizer
@@ -77,6 +77,8 @@ class CloneOptions(BaseModel):
             be copied from wherever they stand.
         slips: Chances of an action being a slip, of which each episode draws one.
         max_tokens: Longer demonstrations are left out.
+        demonstrations: A file of demonstrations, as ``agentgym play`` saves them or as an
+            evaluation keeps its trajectories; None plays the environment's demonstrator.
         recorded: So many demonstrations are played, kept in the run folder and learnt again and
             again; None plays a new one each time.
         sft: How demonstrations are learnt.
@@ -96,6 +98,7 @@ class CloneOptions(BaseModel):
     names: bool = False
     slips: tuple[float, ...] = Field(default=(0.0, 0.1, 0.25), min_length=1)
     max_tokens: int = Field(default=1200, ge=2)
+    demonstrations: str | None = None
     recorded: int | None = Field(default=None, ge=1)
     sft: CloningOptions = CloningOptions()
     optim: OptimOptions = OptimOptions()
@@ -130,6 +133,7 @@ def clone(
     checkpoint = run.latest_checkpoint()
     played, name = demonstrations(options)
     shown = _kept(played, options.recorded, run.path)
+    once = min(len(played.tasks), options.recorded or len(played.tasks))
     start = (
         checkpoint[1] / MODEL
         if checkpoint
@@ -138,7 +142,6 @@ def clone(
     if start:
         parts = _existing(start, name)
     else:
-        once = min(len(played.tasks), options.recorded or len(played.tasks))
         parts = _fresh(options, (shown[number] for number in range(once)), name)
     script = Script(parts.prompt, parts.tokenizer)
 
@@ -154,6 +157,11 @@ def clone(
         (folder / "trainer").mkdir()
         torch.save(cloner.state(), folder / STATE)
 
+    if isinstance(shown, FromFile) and not any(row(number) for number in range(once)):
+        raise UsageError(
+            f"no demonstration of {options.demonstrations} has at most {options.max_tokens} tokens;"
+            " raise max_tokens"
+        )
     cloner = Cloner(parts.model, options.sft, options.optim, options.steps, row)
     if checkpoint:
         cloner.load_state(_read_state(checkpoint[1] / STATE))
@@ -190,13 +198,22 @@ def new_run(options: CloneOptions, folder: Path) -> RunFolder:
     return RunFolder.create(folder, config, about)
 
 
-def demonstrations(options: CloneOptions) -> tuple[Demonstrations, str]:
+def demonstrations(options: CloneOptions) -> tuple[Demonstrations | FromFile, str]:
     """Return what is there to learn and the name of its environment.
 
     Raises:
         UsageError: The environment has no demonstrator, no task is of the types that were asked
             for, or the suite is held out.
+        DataError: The file of demonstrations holds none.
     """
+    if options.demonstrations is not None:
+        found = FromFile(Path(options.demonstrations).expanduser())
+        if found.env != options.env.suite.partition("/")[0]:
+            raise UsageError(
+                f"{options.demonstrations} is of {found.env}, and the suite is {options.env.suite};"
+                " set env.suite to one of the same environment"
+            )
+        return found, found.env
     name = options.env.suite.partition("/")[0]
     settings: dict[str, object] = {"suite": options.env.suite, **options.env.options}
     if options.env.max_turns is not None:
@@ -215,8 +232,12 @@ def _demonstrator(name: str) -> Callable[..., Player]:
     return made
 
 
-def _kept(played: Demonstrations, count: int | None, folder: Path) -> Demonstrations | Recorded:
-    return Recorded(played, count, folder / DEMONSTRATIONS) if count else played
+def _kept(
+    played: Demonstrations | FromFile, count: int | None, folder: Path
+) -> Demonstrations | FromFile | Recorded:
+    if count is None or isinstance(played, FromFile):
+        return played
+    return Recorded(played, count, folder / DEMONSTRATIONS)
 
 
 def _existing(folder: Path, env: str) -> _Parts:

@@ -1,5 +1,6 @@
 """``agentgym train --method sft``."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,37 @@ def test_a_run_folder_that_is_there_is_not_written_over(recipe: Path, tmp_path: 
     with pytest.raises(UsageError, match="already holds a run"):
         run("--recipe", str(recipe), "-o", str(tmp_path / "run"))
     assert (tmp_path / "run" / "config.toml").read_text() == ""
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Demonstrations that a person saved while playing."""
+    path = tmp_path / "demonstrations.jsonl"
+    for task in ("train-000", "train-001", "train-002"):
+        script = f":expert 9\n:save {path}\n"
+        words = ["play", "--suite", "corridor/train", "--task", task]
+        assert CliRunner().invoke(app, words, input=script).exit_code == 0
+    return path
+
+
+def test_what_was_saved_while_playing_is_learnt(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = (f"demonstrations={saved}", "vocabulary=300", "sft.tokens_per_step=200",
+                "optim.lr=0.01", "shape.hidden=32", "shape.layers=1")  # fmt: skip
+    words = [word for setting in settings for word in ("--set", setting)]
+    said = run("--env", "corridor", "--steps", "12", *words, "-o", str(folder))
+    assert f"3 demonstrations of {saved}" in said
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["sft/action_loss"] < steps[0]["sft/action_loss"] / 2
+    assert (folder / "checkpoints/step_000012/hf/prompt.json").exists()
+
+
+def test_demonstrations_that_do_not_fit_are_refused(saved: Path, tmp_path: Path) -> None:
+    given = ("--set", f"demonstrations={saved}", "-o", str(tmp_path / "run"))
+    with pytest.raises(UsageError, match=r"is of corridor, and the suite is alfworld/gen-train"):
+        run("--env", "alfworld", *given)
+    with pytest.raises(UsageError, match="raise max_tokens"):
+        run("--env", "corridor", *given, "--set", "max_tokens=5", "--set", "vocabulary=300")
 
 
 def test_a_dry_run_makes_nothing(recipe: Path, tmp_path: Path) -> None:
