@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from agentgym.errors import DataError
 from agentgym.fetch import RemoteFile, Watch, fetch
-from agentgym.files import make_folder
+from agentgym.files import make_folder, try_lock
 from agentgym.unpack import BrokenArchiveError, unpack
 
 WORK_FOLDER = ".agentgym-download"
@@ -158,18 +158,10 @@ def _move(paths: list[Path], folder: Path) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[Path]:
     """Yield the work folder below ``folder``, which nobody else uses meanwhile."""
-    import fcntl  # not on every system, and of no use to those who fetch nothing
-
     work = make_folder(folder / WORK_FOLDER)
     with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"another download into {folder} is running; wait for it, or end it"
-            ) from None
-        except OSError:  # a file system without locks: whoever moves first wins
-            pass
+        if not try_lock(lock):
+            raise DataError(f"another download into {folder} is running; wait for it, or end it")
         try:
             yield work
         finally:

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
-from agentgym.errors import DataError
+from agentgym.errors import DataError, UsageError
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -55,6 +56,31 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot write into the folder {path}: {_reason(error)}") from error
     return path
+
+
+def try_lock(stream: IO[Any]) -> bool:
+    """Lock a file until it is closed, however this process ends.
+
+    Returns:
+        False where another process has it. True also on a file system that knows no locks.
+
+    Raises:
+        UsageError: The platform has no file locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise UsageError(
+            "this platform has no file locks (Python's module fcntl), without which two processes"
+            " would write into one folder; use Linux or macOS, on Windows its Subsystem for Linux"
+        ) from None
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # whoever moves first wins
+        pass
+    return True
 
 
 def make_once(folder: Path, fill: Callable[[Path], None]) -> Path:

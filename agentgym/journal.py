@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agentgym.errors import DataError, UsageError
-from agentgym.files import make_folder, write_atomic
+from agentgym.files import make_folder, try_lock, write_atomic
 from agentgym.trajectory_line import json_line, read_lines, trajectory_line, trajectory_of
 from agentgym.types import Key, Trajectory
 
@@ -95,16 +95,10 @@ def _append(path: Path) -> BinaryIO:
 
 def _refuse_others(stream: BinaryIO, folder: Path) -> None:
     """Lock the journal until the stream is closed, however this process ends."""
-    import fcntl  # not on every system
-
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(stream):
         raise DataError(
             f"another process evaluates into {folder}; wait for it, or choose another folder"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
+        )
 
 
 def _check_protocol(folder: Path, protocol: Mapping[str, Any], *, began: bool) -> None:

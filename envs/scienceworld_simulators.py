@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -182,4 +183,5 @@ class Pool:
 
 POOL = Pool()
 atexit.register(POOL.close)
-os.register_at_fork(after_in_child=POOL.abandon)
+if sys.platform != "win32":  # where nothing forks
+    os.register_at_fork(after_in_child=POOL.abandon)

@@ -1,12 +1,13 @@
 """Files are written whole or not at all."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from agentgym.errors import DataError
-from agentgym.files import make_folder, make_once, write_atomic
+from agentgym.errors import DataError, UsageError
+from agentgym.files import make_folder, make_once, try_lock, write_atomic
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
@@ -106,3 +107,22 @@ def test_of_two_who_make_a_folder_at_once_both_get_it(tmp_path: Path) -> None:
 
     assert make_once(tmp_path / "made", slow) == tmp_path / "made"
     assert list(tmp_path.iterdir()) == [tmp_path / "made"]
+
+
+def test_a_lock_is_had_by_one_at_a_time_and_given_up_with_the_file(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
+        assert try_lock(first)
+        assert not try_lock(second)
+        first.close()
+        assert try_lock(second)
+
+
+def test_a_platform_without_locks_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with (
+        (tmp_path / "lock").open("w") as file,
+        pytest.raises(UsageError, match=r"no file locks.*use Linux or macOS"),
+    ):
+        try_lock(file)
