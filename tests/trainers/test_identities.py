@@ -290,8 +290,9 @@ def written_out(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return GRPO's loss and its gradients, by plain operations on whole logits.
 
-    r = exp(lp - old), max(-A r, -A clip(r, .8, 1.28)), at most -3 A where A < 0, plus .5 k3 (at most
-    10) to the reference, less .1 of the entropy; the mean over tokens, or that of each trajectory's means.
+    r = exp(lp - old), max(-A r, -A clip(r, .8, 1.28)), at most -3 A where A < 0, plus .5 k3 (at
+    most 10) to the reference, less .1 of the entropy; the mean over tokens, or that of each
+    trajectory's means.
     """
 
     def logp_BTV(of: nn.Module) -> Tensor:
