@@ -20,6 +20,7 @@ from agentgym import (
     cli_doctor,
     cli_envs,
     cli_eval,
+    cli_export,
     cli_methods,
     cli_play,
     cli_plot,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_envs.app)
 app.add_typer(cli_methods.app)
+app.add_typer(cli_export.app)
 app.command(
     "eval", epilog="Example: agentgym eval --suite alfworld/gen-unseen --policy random -n 20"
 )(cli_eval.eval_)

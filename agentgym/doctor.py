@@ -227,7 +227,7 @@ def _server(url: str) -> Iterator[Finding]:
         for way in ("disk", "lora"):
             replica = Replica(url, options, ((1, 2, 3, 4),), "doctor")
             try:
-                await replica.connect(way)  # type: ignore[arg-type] # the loop's words are Ways
+                await replica.connect(way)
                 found.append(Finding("ok", f"server, weights by {way}", _served(replica)))
                 if way == "disk":
                     found.append(await _logprobs(replica))

@@ -163,10 +163,11 @@ def _table(seen: Sequence[Mapping[str, float]], steps: int, width: int) -> Table
     done = seen[-1]["step"]
     table = Table(box=box.SIMPLE_HEAD, title=f"step {done:.0f} of {steps}")
     rows = [dict(_cells(metrics)) for metrics in seen]
-    for label in _fitting(rows, width):
+    labels = _fitting(rows, width)
+    for label in labels:
         table.add_column(label, justify="right")
     for row in rows:
-        table.add_row(*(row.get(column.header, "") for column in table.columns))  # type: ignore[call-overload]
+        table.add_row(*(row.get(label, "") for label in labels))
     return table
 
 

@@ -106,7 +106,8 @@ class Reader:
         if not isinstance(content, dict) or not isinstance(content.get("turns"), list):
             raise DataError(f"there is no trajectory in line {place.line} of {place.source}")
         rows = content.pop("rows", None)
-        return _finite(content | {"tokens": _tokens(rows, len(content["turns"]))})
+        told: dict[str, Any] = _finite(content | {"tokens": _tokens(rows, len(content["turns"]))})
+        return told
 
     def _lines(self, place: Place) -> list[str]:
         key = (place.run, place.source)
