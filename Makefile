@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-browser test-reference benchmark-envs soak clean
+.PHONY: check lint types imports test test-browser test-reference benchmark-envs benchmark-peers soak clean
 
 check: lint types imports test
 
@@ -51,8 +51,17 @@ test-browser: .venv/.made
 benchmark-envs: .venv-reference/.engines # all environments beside what was published; about 10 minutes
 	$(REFERENCE)/python benchmarks/envs.py --write
 
+# TRL has dependencies of its own; it is asked in an environment that knows nothing of ours.
+.venv-peers/.made:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 trl==1.16.0
+	touch $@
+
+benchmark-peers: .venv/.made .venv-peers/.made # one GRPO update beside TRL's; about 10 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --write
+
 soak: .venv/.made # 20,000 episodes while their processes are killed; goes on where it was interrupted
 	$(BIN)/python benchmarks/soak.py --write
 
 clean:
-	rm -rf .venv .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-reference .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
