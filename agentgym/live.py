@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from agentgym.console import say, spark
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, RenderResult
     from rich.table import Table
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
@@ -89,16 +89,19 @@ class _Table:
     def stage(self, name: str) -> None:
         self._stage, self._since = name, self._clock()
 
-    def __rich_console__(self, console: Console, _: object) -> Iterator[RenderableType]:
+    def __rich_console__(self, console: Console, _: object) -> RenderResult:
         """Draw; asked several times a second, so that seconds go on."""
         from rich.progress_bar import ProgressBar
+        from rich.segment import Segment
+        from rich.text import Text
 
         if self._seen:
             yield _table(self._seen, self._steps, console.width)
-            yield from (self._bars(name) for name in self._curves)
+            yield from (Text(self._bars(name)) for name in self._curves)
         done = self._seen[-1]["step"] if self._seen else 0
         yield ProgressBar(self._steps, done, width=min(60, console.width))
-        yield self._waiting(done)
+        yield Segment.line()  # which a bar goes without
+        yield Text(self._waiting(done))
 
     def _bars(self, name: str) -> str:
         label = COLUMNS[name][0]
@@ -106,13 +109,15 @@ class _Table:
         return f"{label:>8} {spark(values)} {COLUMNS[name][1].format(values[-1])}"
 
     def _waiting(self, done: float) -> str:
-        said = f"step {min(done + 1, self._steps):.0f} of {self._steps}"
+        if done >= self._steps:
+            return f"all {self._steps} steps are done"
+        said = f"step {done + 1:.0f} of {self._steps}"
         if self._stage in STAGES:
             said += f": {STAGES[self._stage]}, {self._clock() - self._since:.0f} s"
             usual = [m[key] for m in self._seen if (key := f"time/{self._stage}") in m]
             said += f" (usually {fmean(usual):.0f} s)" if usual else ""
         seconds = [metrics["time/step"] for metrics in self._seen if "time/step" in metrics]
-        if seconds and done < self._steps:
+        if seconds:
             said += f"; about {_duration(fmean(seconds) * (self._steps - done))} to go"
         return said
 

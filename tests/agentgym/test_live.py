@@ -53,9 +53,20 @@ def test_a_terminal_shows_curves_what_is_waited_for_and_how_long_it_will_take(
     now[0] = 12.0
     console.print(table)
     said = capsys.readouterr().out
+    *_, bar, waiting = said.splitlines()
+    assert set(bar.strip()) <= set("━╸╺ ")
+    assert waiting.startswith("step 4 of 10: ")
     assert " success ▁█▄ 0.350" in said
     # Seven steps of a minute and a half are ten and a half minutes.
     assert "step 4 of 10: updating the weights, 12 s (usually 30 s); about 10 min to go" in said
+
+
+def test_a_terminal_says_when_all_steps_are_done(capsys: pytest.CaptureFixture[str]) -> None:
+    table = _Table(2)
+    table({"step": 2, "time/step": 9.0})
+    table.stage("save")
+    Console(file=sys.stdout, width=80).print(table)
+    assert capsys.readouterr().out.splitlines()[-1] == "all 2 steps are done"
 
 
 def test_a_narrow_terminal_goes_without_what_matters_least(
