@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -100,16 +101,28 @@ def serve(
     from agentgym.policies.serve_command import Served, ServeOptions
 
     folder = resolve_model(model)
-    served = Served(
-        model=folder,
-        name=Path(folder).name,
-        dtype=dtype,
-        max_model_len=max_model_len,
-        lora_rank=lora_rank,
-    )
     options = ServeOptions(vllm=vllm, port=port, arguments=tuple(argument or ()))
     path = log or Path("runs") / f"vllm-{uuid.uuid4().hex[:6]}.log"
-    with ModelServer(served, options, path, say) as server:
-        say(f"{served.name} is served at {server.url}, for this machine only; ctrl-c ends it")
-        say(f"train with it: agentgym train --env ENV --model {model} --server {server.url}")
-        server.wait()
+    with TemporaryDirectory(prefix="agentgym-") as temporary:
+        served = Served(
+            model=_with_own_head(folder, Path(temporary) / "model"),
+            name=Path(folder).name,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            lora_rank=lora_rank,
+        )
+        with ModelServer(served, options, path, say) as server:
+            say(f"{served.name} is served at {server.url}, for this machine only; ctrl-c ends it")
+            say(f"train with it: agentgym train --env ENV --model {model} --server {server.url}")
+            server.wait()
+
+
+def _with_own_head(model: str, folder: Path) -> str:
+    """Return a model that can be loaded again from the disk, linked in ``folder``."""
+    from importlib import import_module
+
+    if not Path(model).is_dir():  # of the hub: vLLM brings it
+        return model
+    # By name: it needs torch, and --help must not wait for that.
+    served_folder = import_module("agentgym.policies.served_folder")
+    return str(served_folder.link_untied(Path(model), folder))

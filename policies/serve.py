@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -37,6 +38,7 @@ _HEALTH_S = 5.0  # for an answer
 _HANGS_AFTER_S = 60.0  # without one
 _STARTS = 3  # in a row that fail before it is given up
 _CLOSE_S = 15.0
+_ERROR = re.compile(r"\b\w*(Error|Exception): ")
 _TAIL = 65536  # bytes of the log that are looked at
 
 
@@ -212,13 +214,13 @@ class ModelServer:
             process.stdin.close()
 
     def _last_words(self) -> str:
-        """Return the last line of the log that speaks of an error, or else the last line."""
+        """Return the last line of the log; of one that ended, the last that names an exception."""
         with self._log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._begun_at, size - _TAIL))
             lines = log.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
-        errors = [line for line in said if "Error" in line]
+        errors = [line for line in said if _ERROR.search(line)] if self._ended() else []
         return (errors or said or ["(nothing)"])[-1][:300]
 
 

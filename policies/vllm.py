@@ -191,7 +191,11 @@ class VLLMPolicy:
     async def _connect(self, options: ServerOptions, way: Way) -> list[Replica]:
         run = uuid.uuid4().hex[:6]
         replicas = [Replica(url, options, self.probe, run) for url in options.urls]
-        await _all([replica.connect(way) for replica in replicas])
+        try:
+            await _all([replica.connect(way) for replica in replicas])
+        except BaseException:
+            await _all([replica.close() for replica in replicas])
+            raise
         return replicas
 
     def _check(self, requests: Sequence[Request]) -> None:

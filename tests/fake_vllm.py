@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 DEV_ROUTES = ("/collective_rpc", "/reset_prefix_cache")
@@ -149,7 +149,7 @@ class FakeVLLM(ThreadingHTTPServer):
         if name in self.adapters:
             raise Refusal(400, f"The lora adapter '{name}' has already been loaded.")
         try:
-            adapted = PeftModel.from_pretrained(copy.deepcopy(self.model), path).eval()
+            adapted = _adapted(self.model, Path(path))
         except (OSError, ValueError) as error:
             message = f"Loading lora {name} failed: No adapter found for {path}"
             raise Refusal(404, message) from error
@@ -340,6 +340,21 @@ def _spoil(answer: Any, fault: str | int) -> Any:
 
 def _load(path: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+
+def _adapted(model: Any, path: Path) -> Any:
+    """Return a copy of a model with an adapter of peft added to its matrices."""
+    config = json.loads((path / "adapter_config.json").read_text())
+    scale = config["lora_alpha"] / config["r"]
+    weights = load_file(path / "adapter_model.safetensors")
+    copied = copy.deepcopy(model)
+    for name, down in weights.items():
+        if name.endswith(".lora_A.weight"):
+            up = weights[name.replace("lora_A", "lora_B")]
+            layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            with torch.no_grad():
+                copied.get_submodule(layer).weight += scale * up @ down
+    return copied
 
 
 def _logits(model: Any, ids: list[int]) -> torch.Tensor:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from agentgym.errors import DataError, StaleWeightsError, UsageError
 from agentgym.policies.hf import HFPolicy
+from agentgym.policies.served_folder import untie
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_replica import farthest
 from agentgym.trainers.lora import has_adapter, merged, save_adapter
@@ -44,6 +45,33 @@ def way_of(sync: Literal["auto", "disk", "lora"], *, adapter: bool) -> Way:
     return sync
 
 
+def write_weights(trained: HFPolicy, folder: Path, way: Way) -> None:
+    """Write the weights as servers take them.
+
+    Args:
+        trained: The model.
+        folder: Is made.
+        way: The whole model with what it was trained to add, or what was added alone (``lora``).
+
+    Raises:
+        DataError: They cannot be written.
+    """
+    model = trained.model
+    try:
+        folder.mkdir(parents=True)
+        if way == "lora":
+            save_adapter(model, folder)
+        else:
+            trained.save(folder, merged(model) if has_adapter(model) else model)
+            untie(folder)
+    except (OSError, SafetensorError, DataError) as error:
+        shutil.rmtree(folder, ignore_errors=True)  # half a model is room that is needed
+        raise DataError(
+            f"cannot write the weights for the servers into {folder}: {error}; make room there,"
+            " and go on from the last checkpoint with --resume"
+        ) from error
+
+
 class HandOver:
     """Hands the weights of a model in this process to servers, a version at a time.
 
@@ -63,7 +91,6 @@ class HandOver:
         self._folder, self._tolerance, self._way = folder.absolute(), tolerance, way
         self._handed: int | None = None
         self._ours: Scores | None = None  # at the last hand-over
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def __call__(self, version: int) -> None:
         """Hand the weights over as they are now; those of a version go once.
@@ -77,12 +104,13 @@ class HandOver:
             return
         before = self._servers.fingerprints()
         path = self._folder / f"v{version:06d}"
-        self._write(path)
+        shutil.rmtree(path, ignore_errors=True)  # of a run that ended here
+        write_weights(self._trained, path, self._way)
         self._servers.load(str(path), version)
         ours = self._own_scores()
         for url, theirs in self._servers.fingerprints().items():
             self._prove(url, version, ours, theirs, before[url])
-        for old in self._folder.iterdir():
+        for old in self._folder.glob("v*"):
             if old != path:
                 shutil.rmtree(old)
         self._handed, self._ours = version, ours
@@ -90,21 +118,6 @@ class HandOver:
     def close(self) -> None:
         """Remove what was written; the run's checkpoints have it."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _write(self, path: Path) -> None:
-        model = self._trained.model
-        try:
-            path.mkdir(parents=True)
-            if self._way == "lora":
-                save_adapter(model, path)
-            else:
-                self._trained.save(path, merged(model) if has_adapter(model) else model)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(path, ignore_errors=True)  # half a model is room that is needed
-            raise DataError(
-                f"cannot write the weights for the servers into {path}: {error}; make room there,"
-                " and go on from the last checkpoint with --resume"
-            ) from error
 
     def _own_scores(self) -> Scores:
         rows = self._servers.probe
@@ -121,7 +134,11 @@ class HandOver:
         elif not we_changed:
             why = "the trainer is stale: the server took new weights, and its own answer as before"
         else:
-            why = "both changed: is the server's model, tokenizer or precision (--dtype) another?"
+            why = (
+                "both changed: is the server's model, tokenizer or precision (--dtype) another? On"
+                " a CPU, vLLM takes no new embedding into an output that shares it: serve it with"
+                " agentgym serve"
+            )
         raise StaleWeightsError(
             f"the weights of version {version} were handed to {url}, and a token's log-probability"
             f" differs from the trainer's by {gap:.2g}, more than policy.server.tolerance ="

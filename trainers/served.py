@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from agentgym.policies.serve import ModelServer
 from agentgym.policies.serve_command import Served, ServeOptions, find_vllm
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
-from agentgym.trainers.handover import HandOver, way_of
+from agentgym.trainers.handover import HandOver, way_of, write_weights
 from agentgym.trainers.lora import has_adapter
 
 LOG = "logs/vllm.log"
@@ -91,8 +92,13 @@ def own_server(
     assert asked.serve is not None
     # One more than is sampled, as vLLM samples a token beside what it scores.
     room = min(trained.max_context, asked.max_context + 1)
+    base = asked.model
+    if way_of(asked.server.sync, adapter=has_adapter(trained.model)) == "disk":
+        base = str(folder.absolute() / SYNC / "base")
+        shutil.rmtree(base, ignore_errors=True)
+        write_weights(trained, Path(base), "disk")
     served = Served(
-        model=asked.model,
+        model=base,
         name=Path(asked.model).name,
         dtype=asked.dtype,
         max_model_len=room,

@@ -1,0 +1,197 @@
+"""Weights on their way to a server: what is written, what is proved, who is blamed."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from agentgym.errors import DataError, StaleWeightsError, UsageError
+from agentgym.policies.hf import HFPolicy
+from agentgym.policies.served_folder import link_untied, untie
+from agentgym.policies.vllm import VLLMPolicy
+from agentgym.policies.vllm_http import ServerOptions
+from agentgym.trainers.handover import HandOver, way_of, write_weights
+from agentgym.trainers.lora import LoraOptions, add_adapter
+from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
+
+SHAPE = Shape(hidden=32, layers=1, intermediate=48, context=128)
+
+
+def policy() -> HFPolicy:
+    tokenizer = train_tokenizer(["to be or not to be, that is the question"] * 10, 300)
+    return HFPolicy(fresh_model(tokenizer, SHAPE, seed=0), tokenizer)
+
+
+def change(trained: HFPolicy) -> None:
+    with torch.no_grad():
+        for parameter in trained.model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05
+
+
+@pytest.fixture
+def trained() -> HFPolicy:
+    return policy()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    folder = tmp_path / "served"
+    policy().save(folder)
+    return folder
+
+
+@pytest.fixture
+def server(serve_fake, served):
+    return serve_fake(served, max_model_len=128)
+
+
+@pytest.fixture
+def hand_over_to(trained, tmp_path):
+    """Makes what hands the weights of ``trained`` to a server."""
+    made = []
+
+    def make(server, way="disk", tolerance=1e-3):
+        servers = VLLMPolicy(ServerOptions(urls=(server.url,)), trained.tokenizer, way)
+        made.append(servers)
+        return HandOver(trained, servers, tmp_path / "sync", tolerance, way)
+
+    yield make
+    for servers in made:
+        servers.close()
+
+
+def loads(server) -> list[str]:
+    return [
+        Path(body["kwargs"]["weights_path"]).name
+        for path, body in server.requests
+        if path == "/collective_rpc" and body
+    ]
+
+
+def test_a_version_goes_once_and_only_the_last_one_stays_on_the_disk(
+    server, trained, hand_over_to, tmp_path
+):
+    hand_over = hand_over_to(server)
+    for version in (0, 0, 1, 1, 2):
+        hand_over(version)
+        change(trained)
+    assert loads(server) == ["v000000", "v000001", "v000002"]
+    assert [path.name for path in (tmp_path / "sync").iterdir()] == ["v000002"]
+    hand_over.close()
+    assert not (tmp_path / "sync").exists()
+
+
+def test_a_server_that_says_yes_and_does_nothing_is_stale(server, trained, hand_over_to):
+    hand_over = hand_over_to(server)
+    hand_over(0)
+    server.deaf = True
+    change(trained)
+    with pytest.raises(StaleWeightsError) as caught:
+        hand_over(1)
+    assert "version 1 were handed to http://127.0.0.1" in str(caught.value)
+    assert "the server is stale: it answers as before" in str(caught.value)
+
+
+def test_a_trainer_whose_own_weights_do_not_follow_is_stale(
+    server, trained, hand_over_to, monkeypatch
+):
+    hand_over = hand_over_to(server)
+    hand_over(0)
+    ours = hand_over._own_scores()
+    monkeypatch.setattr(hand_over, "_own_scores", lambda: ours)
+    change(trained)
+    with pytest.raises(StaleWeightsError, match="the trainer is stale"):
+        hand_over(1)
+
+
+def test_a_server_that_computes_something_else_is_neither(server, trained, hand_over_to):
+    hand_over = hand_over_to(server, tolerance=1e-9)  # as far apart as another precision would be
+    change(trained)
+    with pytest.raises(StaleWeightsError, match="both changed: is the server's model"):
+        hand_over(0)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_model(server, trained, hand_over_to, tmp_path):
+    hand_over = hand_over_to(server)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot write the weights for the servers into .*v0"):
+            hand_over(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "sync").iterdir()) == []
+    assert loads(server) == []
+
+
+def test_an_adapter_goes_as_an_adapter_or_merged_into_the_whole(
+    server, trained, hand_over_to, served
+):
+    add_adapter(trained.model, LoraOptions(rank=2), seed=0)
+    change(trained)
+    hand_over_to(server, way="lora")(1)
+    assert len(server.adapters) == 1
+    hand_over_to(server, way="disk")(1)
+    assert loads(server) == ["v000001"]
+
+
+def test_the_way_is_that_of_what_is_trained():
+    assert way_of("auto", adapter=False) == way_of("disk", adapter=True) == "disk"
+    assert way_of("auto", adapter=True) == way_of("lora", adapter=True) == "lora"
+    with pytest.raises(UsageError, match=r"no adapter is trained; set policy.lora.rank"):
+        way_of("lora", adapter=False)
+
+
+# An output matrix of its own ---------------------------------------------------------------------
+
+
+def test_what_is_served_has_an_output_matrix_of_its_own_and_is_the_same_model(trained, tmp_path):
+    assert trained.model.config.tie_word_embeddings
+    write_weights(trained, tmp_path / "w", "disk")
+    head = load_file(tmp_path / "w" / "model-lm_head.safetensors")["lm_head.weight"]
+    assert torch.equal(head, trained.model.get_input_embeddings().weight)
+    again = HFPolicy.from_pretrained(tmp_path / "w", device="cpu")
+    assert not again.model.config.tie_word_embeddings
+    ids = torch.tensor([[20, 21, 22]])
+    with torch.inference_mode():
+        assert torch.equal(again.model(input_ids=ids).logits, trained.model(input_ids=ids).logits)
+
+
+def test_the_folder_that_is_linked_stays_as_it_was(served, tmp_path):
+    before = {path.name: path.read_bytes() for path in served.iterdir()}
+    linked = link_untied(served, tmp_path / "linked")
+    assert {path.name: path.read_bytes() for path in served.iterdir()} == before
+    assert json.loads((linked / "config.json").read_text())["tie_word_embeddings"] is False
+    assert not (linked / "model.safetensors").exists()
+    assert (linked / "model-lm_head.safetensors").exists()
+    assert (linked / "tokenizer.json").is_symlink()
+
+
+def test_a_model_that_has_an_output_matrix_stays_as_it_is(trained, served):
+    (served / "config.json").write_text('{"tie_word_embeddings": false}')
+    untie(served)
+    assert not (served / "model-lm_head.safetensors").exists()
+
+
+def test_the_matrix_is_listed_where_weights_are_in_several_files(tmp_path):
+    (tmp_path / "config.json").write_text('{"tie_word_embeddings": true}')
+    name = "model.embed_tokens.weight"
+    save_file({name: torch.ones(3, 2)}, tmp_path / "model-00001-of-00002.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: "model-00001-of-00002.safetensors"}}))
+    untie(tmp_path)
+    assert (
+        json.loads(index.read_text())["weight_map"]["lm_head.weight"] == "model-lm_head.safetensors"
+    )
+
+
+def test_a_folder_that_cannot_be_served_is_one_clear_error(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"cannot make .* ready to be served"):
+        untie(tmp_path)
