@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-browser test-reference benchmark-envs benchmark-peers soak clean
+.PHONY: check lint types imports test test-browser test-reference benchmark-envs benchmark-peers soak killed panels clean
 
 check: lint types imports test
 
@@ -62,6 +62,12 @@ benchmark-peers: .venv/.made .venv-peers/.made # one GRPO update beside TRL's; a
 
 soak: .venv/.made # 20,000 episodes while their processes are killed; goes on where it was interrupted
 	$(BIN)/python benchmarks/soak.py --write
+
+killed: .venv/.made # evaluations that are killed at random moments end as unbroken ones; some minutes
+	$(BIN)/python benchmarks/killed.py
+
+panels: .venv/.made # held-out panels under chance, experts and bundled models; goes on where it was
+	$(BIN)/python benchmarks/panels.py --write
 
 clean:
 	rm -rf .venv .venv-reference .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
