@@ -254,10 +254,11 @@ def _method(config: Config) -> Chain:
     """Return what the run trains by.
 
     Raises:
-        UsageError: There is no such method, or its groups are too small.
+        UsageError: There is no such method, or it cannot plan groups of that size.
     """
-    method = build_chain(config.method, config.steps, config.reward)
+    method, tried = (build_chain(config.method, config.steps, config.reward) for _ in range(2))
     refuse_groups_of_one(method, config.rollout.group_size)
+    tried.collect(config.rollout.group_size, str(config.seed), 1)  # a plan that fits, or an error
     return method
 
 

@@ -63,6 +63,7 @@ def test_a_recipe_may_leave_the_method_to_its_default(agentgym, tmp_path: Path) 
             ["--env", "alfworld", "--method", "epo", "--set", "rollout.group_size=1"],
             "the hook advantages of grpo needs GROUPS",
         ),
+        (["--env", "alfworld", "--method", "aepo", "--set", "method.initial=9"], "initial is 9"),
         (["--env", "alfworld", "--set", "env.suite=alfworld/gen-unseen"], "is held out"),
         (["--resume", "runs/x", "--steps", "3"], "leave out --steps"),
         (["--resume", "no/run"], "holds no run to resume"),
