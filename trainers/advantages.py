@@ -62,7 +62,7 @@ def only_best(advantage_N: Tensor, group_N: Tensor) -> Tensor:
     Groups have two members or more. Where several are the best nobody is above the second.
     """
     margin_N = torch.zeros_like(advantage_N)
-    for group in group_N.unique():
+    for group in torch.unique(group_N):
         member_M = torch.nonzero(group_N == group)[:, 0]
         best, second = advantage_N[member_M].topk(2)[0]
         margin_N[member_M[advantage_N[member_M].argmax()]] = best - second
