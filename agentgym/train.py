@@ -31,6 +31,7 @@ from agentgym.provenance import commit
 from agentgym.results import Evaluation, has_results, read_results, write_results
 from agentgym.trainers.answer_scores import answer_scorer, refuse_without_answers
 from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
+from agentgym.trainers.demonstrated import remember_demonstrations
 from agentgym.trainers.guard import Guard
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Parts, Plan, Sampler, train
@@ -172,6 +173,8 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     script = Script(prompt, policy.tokenizer)
     tasks, suites = _suites(config, method)
     answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
+    if not checkpoint:
+        remember_demonstrations(method, env, script, learner, asked.sampling.temperature)
     about = _about() | {"suites": suites}
     with ExitStack() as stack:
         sampler: Sampler = policy

@@ -257,6 +257,14 @@ class Method(Generic[OptionsT]):
     def observe(self, batch: Batch, step: int) -> None:
         """Remember what later steps need, after the update."""
 
+    @property
+    def demonstrations(self) -> str | None:
+        """The file of demonstrations that are remembered before the first step; None for none."""
+        return None
+
+    def remember(self, batch: Batch) -> None:
+        """Take demonstrations, as a step that was played before the first one."""
+
     def metrics(self, step: int) -> dict[str, float]:
         """Return what is worth logging once a step."""
         return {}

@@ -92,6 +92,11 @@ class SPEAROptions(Options):
         " None: as many as a step has trajectories",
     )
     baseline_size: int = Field(10240, ge=1, description="groups whose mean returns are remembered")
+    demonstrations: str | None = Field(
+        None,
+        description="file of demonstrations that are in the buffer before the first step, as"
+        " `agentgym play` saves them; None: none",
+    )
     tolerate: int = Field(5, ge=1, description="steps after which a trajectory is forgotten")
     keep: bool = Field(False, description="keep what was replayed, to replay it again")
     normalise_replay: bool = Field(
@@ -227,6 +232,15 @@ class SPEAR(Method[SPEAROptions]):
         self._metrics["spear/replayed"] = float(len(chosen))
         self._metrics["spear/replayed_advantage"] = fmean(credit)
         return [(as_batch([found[n] for n in chosen], credit, self._temperature), weight)]
+
+    @property
+    def demonstrations(self) -> str | None:
+        """What is in the buffer before the first step."""
+        return self.options.demonstrations
+
+    def remember(self, batch: Batch) -> None:
+        """Put demonstrations into the buffer; they grow old as what step 0 had played would."""
+        self._buffer = self._buffer.joined(memories(batch, 0, self._rules.unit))
 
     def observe(self, batch: Batch, step: int) -> None:
         """Remember what did well, and what each group earned."""
