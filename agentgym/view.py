@@ -129,7 +129,8 @@ class ViewServer(ThreadingHTTPServer):
         """
         with self.reading:
             if path == "/":
-                self.reader = Reader([open_run(folder) for folder in self.folders])
+                runs = [open_run(folder) for folder in self.folders]
+                self.reader = Reader(runs, self.reader.known)
                 return "text/html", page(page_data(self.reader.runs), served=True)
             if path == "/rows":
                 return "application/json", _json(self.reader.rows())

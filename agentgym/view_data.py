@@ -11,6 +11,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agentgym.curves import label, panels_of
@@ -75,9 +76,20 @@ class Place:
 
 @dataclass
 class Reader:
-    """Reads the trajectories of runs, and keeps the text of the files that were read last."""
+    """Reads the trajectories of runs.
+
+    It keeps the text of the files that were read last, and the rows of all files for as long as
+    they do not change: a run that goes on adds files and leaves the others.
+
+    Attributes:
+        runs: What is read.
+        known: Rows and problems by file, size and time of the last change.
+    """
 
     runs: Sequence[Run]
+    known: dict[tuple[Path, int, int], tuple[list[list[Any]], list[str]]] = field(
+        default_factory=dict
+    )
     _kept: OrderedDict[tuple[int, str], list[str]] = field(default_factory=OrderedDict)
 
     def rows(self) -> dict[str, Any]:
@@ -86,11 +98,19 @@ class Reader:
         problems: list[str] = []
         for number, run in enumerate(self.runs):
             for source in run.sources:
-                rows += [
-                    _row(number, source.name, line, trajectory)
-                    for line, trajectory in trajectories(source, problems)
-                ]
+                found, wrong = self._rows_of(number, source)
+                rows += found
+                problems += wrong
         return {"columns": COLUMNS, "rows": rows, "problems": problems, "left_out": 0}
+
+    def _rows_of(self, run: int, source: Source) -> tuple[list[list[Any]], list[str]]:
+        key = (source.path, *_stamp(source.path))
+        if key not in self.known:
+            problems: list[str] = []
+            found = trajectories(source, problems)
+            rows = [_row(run, source.name, line, trajectory) for line, trajectory in found]
+            self.known[key] = rows, problems
+        return self.known[key]
 
     def trajectory(self, place: Place) -> dict[str, Any]:
         """Return a trajectory whole, with its tokens by turn where they were recorded.
@@ -229,6 +249,15 @@ def _tokens(rows: Any, turns: int) -> list[list[dict[str, Any]]] | None:
                 token = {name: values[i] for name, values in fields.items() if i < len(values)}
                 tokens[turn].append(token)
     return tokens
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return size and time of the last change; of a file that is gone, what no file has."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _text(value: Any) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from agentgym import view_data
 from agentgym.errors import DataError, UsageError
-from agentgym.run_files import open_run
+from agentgym.run_files import Source, open_run
 from agentgym.view import ViewServer, embeddable, export, page
 from agentgym.view_data import COLUMNS, Place, Reader, embedded, page_data
 
@@ -196,6 +197,30 @@ def test_a_run_that_goes_on_is_read_again_when_the_page_is_loaded(server: ViewSe
     with (server.folders[0] / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 4, "reward/mean": 7}\n')
     assert told_by(get(server, "/")[1])["runs"][0]["metrics"]["reward/mean"][-1] == [4, 7]
+
+
+def test_files_that_did_not_change_are_read_once(
+    server: ViewServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = view_data.trajectories
+
+    def trajectories(source: Source, problems: list[str]) -> Any:
+        read.append(source.name)
+        return real(source, problems)
+
+    monkeypatch.setattr(view_data, "trajectories", trajectories)
+    first = get(server, "/rows")[1]
+    get(server, "/")
+    assert get(server, "/rows")[1] == first
+    assert read == ["eval/0", "train/2"]
+    folder = server.folders[0] / "trajectories"
+    (folder / "step_000003.jsonl.gz").write_bytes((folder / "step_000002.jsonl.gz").read_bytes())
+    (folder / "step_000002.jsonl.gz").write_bytes(b"no gzip")
+    get(server, "/")
+    told = json.loads(get(server, "/rows")[1])
+    assert read[2:] == ["train/2", "train/3"]
+    assert (len(told["rows"]), len(told["problems"])) == (16, 1)
 
 
 def test_a_port_that_is_taken_is_one_line(make_run: MakeRun) -> None:
