@@ -1,7 +1,7 @@
 """Cells of a training benchmark: one arm with one seed, trained and then measured once.
 
-A cell is trained from a recipe with what the arm adds to it. Then its last checkpoint plays the
-whole suite of tasks that the recipe holds out, at the temperature and with the limits of training.
+A cell is trained from a recipe with what the arm adds to it. Then its last checkpoint plays a whole
+suite of held-out tasks, at the recipe's temperature of evaluations and with its limits.
 A cell that is done is not done again; one that was cut off goes on from its last checkpoint. No
 checkpoint is chosen by anything: the last one counts.
 """
@@ -37,6 +37,7 @@ class Cell:
         folder: Where it keeps what it did.
         env: The environment, whose recipe ``laptop`` is taken.
         arm: What ``agentgym train`` is told beside the recipe; None: it is not trained.
+        suite: The held-out tasks that its last checkpoint plays once each.
         seed: Of training and of the measurement.
     """
 
@@ -44,6 +45,7 @@ class Cell:
     folder: Path
     env: str
     arm: Sequence[str] | None
+    suite: str
     seed: int
 
     @property
@@ -77,7 +79,7 @@ def do(cell: Cell) -> str:
         recipe = load([read_recipe(cell.env, "laptop")])
         model = recipe.policy.model if cell.arm is None else _train(cell)
         _measure(cell, recipe, model)
-    return f"{cell.name}, seed {cell.seed}: {cell.success:.3f}"
+    return f"{cell.env}, {cell.name}, seed {cell.seed}: {cell.success:.3f}"
 
 
 def _train(cell: Cell) -> str:
@@ -108,7 +110,7 @@ def _measure(cell: Cell, recipe: Config, model: str) -> None:
     options = [x for key, value in env.options.items() for x in ("--option", f"{key}={value}")]
     limits = ["--max-turns", str(env.max_turns), "--max-tokens", str(sampling.max_tokens)]
     _agentgym(
-        *("eval", "--suite", recipe.eval.suite, "--model", model, *options, *limits),
+        *("eval", "--suite", cell.suite, "--model", model, *options, *limits),
         *("--temperature", str(recipe.eval.temperature), "--seed", str(cell.seed)),
         *("--output", str(cell.folder / "panel")),
     )
@@ -143,7 +145,11 @@ def interval(differences: Sequence[float]) -> str:
 
 def missing(cells: Iterable[Cell]) -> str:
     """Return a sentence about the cells that are not done; nothing if all are."""
-    names = [f"{cell.name}, seed {cell.seed}" for cell in cells if not cell.is_done]
+    seeds: dict[str, list[str]] = {}
+    for cell in cells:
+        if not cell.is_done:
+            seeds.setdefault(cell.name, []).append(str(cell.seed))
+    names = [f"{name}, seed {' and '.join(numbers)}" for name, numbers in seeds.items()]
     return f"Not done yet: {'; '.join(names)}." if names else ""
 
 

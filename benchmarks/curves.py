@@ -6,7 +6,7 @@
 EPO on ALFWorld and ScienceWorld, EMPG on ALFWorld, SPEAR on WebShop, IGPO and AEPO on search. A
 cell is one arm in one environment with one seed (``cells.py``), and takes minutes. All arms of a
 comparison share the environment's laptop recipe and the base, GRPO; they differ in the method's own
-terms alone. Every arm's final checkpoint plays all held-out tasks of the recipe's suite once.
+terms alone. Every arm's final checkpoint plays all tasks of a held-out suite once.
 
 ``--write`` puts the tables of what is done into ``curves.md``, between the two comments that say
 so, and the picture into ``curves.png`` beside this file; it needs ``agentgym[benchmarks]``.
@@ -47,6 +47,13 @@ COMPARISONS: dict[str, dict[str, list[str] | None]] = {
 }
 """By environment and arm: what follows ``--method``; nothing is told of what is not trained."""
 
+SUITES = {
+    "alfworld": "alfworld/gen-unseen",
+    "scienceworld": "scienceworld/short-test",
+    "webshop": "webshop/gen-easy-test",
+    "search": "search/gen-easy-test",
+}
+"""The held-out tasks by environment; each cell plays all of them."""
 METRICS = {
     "reward/mean": "reward, the method's own parts included",
     "episode/success_rate": "success",
@@ -86,10 +93,11 @@ def cells_by_arm(folder: Path, env: str) -> Arms:
     return {
         arm: [
             Cell(
-                name=f"{env}, {arm}",
+                name=arm,
                 folder=folder / f"{env}-{_slug(arm)}-{seed}",
                 env=env,
                 arm=told and ["--steps", str(STEPS[env]), "--method", *told],
+                suite=SUITES[env],
                 seed=seed,
             )
             for seed in SEEDS
@@ -114,16 +122,12 @@ def write(comparisons: dict[str, Arms]) -> None:
 
 def table(env: str, arms: Arms) -> str:
     """Return the table of an environment."""
+    rows = [row(name, arms) for name, cells in arms.items() if any(c.is_done for c in cells)]
     head = ["arm", "seeds", "success of each", "mean", "rise", "95 % interval of the rise"]
-    lines = [
-        f"**{env}**",
-        "",
-        f"| {' | '.join([*head, 'above GRPO', '95 % interval of that'])} |",
-        "|---|---|---|---|---|---|---|---|",
-        *(row(name, arms) for name, cells in arms.items() if any(c.is_done for c in cells)),
-    ]
+    lines = [f"| {' | '.join([*head, 'above GRPO', '95 % interval of that'])} |", "|---" * 8 + "|"]
+    found = ["\n".join([*lines, *rows])] if rows else []
     unfinished = missing([cell for cells in arms.values() for cell in cells])
-    return "\n".join([*lines, *(["", unfinished] if unfinished else [])])
+    return "\n\n".join(part for part in (f"## {SUITES[env]}", *found, unfinished) if part)
 
 
 def row(name: str, arms: Arms) -> str:

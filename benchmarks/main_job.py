@@ -55,7 +55,14 @@ def cells_by_arm(folder: Path) -> Arms:
     """Return the cells of each arm."""
     return {
         arm: [
-            Cell(arm, folder / f"{arm.replace(' ', '-').lower()}-{seed}", "alfworld", told, seed)
+            Cell(
+                name=arm,
+                folder=folder / f"{arm.replace(' ', '-').lower()}-{seed}",
+                env="alfworld",
+                arm=told,
+                suite=SUITE,
+                seed=seed,
+            )
             for seed in SEEDS
         ]
         for arm, told in ARMS.items()
