@@ -10,31 +10,21 @@ it is finished.
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentgym import __version__
 from agentgym.envs.base import TextEnv
 from agentgym.envs.registry import make_env
-from agentgym.episodes import data_digest, episode_of, summarise, unpublished_note
+from agentgym.episodes import unpublished_note
 from agentgym.errors import UsageError, unknown
-from agentgym.files import write_atomic
-from agentgym.journal import Journal, open_journal, remove_journal
 from agentgym.policies.conversation import Script
 from agentgym.policies.openai import ChatEpisode, Endpoint
 from agentgym.policies.prompt import Prompt
 from agentgym.provenance import commit, versions
-from agentgym.results import (
-    RESULTS_FILE,
-    TRAJECTORIES_FILE,
-    EvalProtocol,
-    Evaluation,
-    results_there,
-)
+from agentgym.results import EvalProtocol, Evaluation
 from agentgym.rollout import (
     Said,
     SamplingOptions,
@@ -44,15 +34,12 @@ from agentgym.rollout import (
     play_policy,
     session_name,
 )
-from agentgym.trajectory_line import gzipped, trajectory_line
 from agentgym.types import EnvSpec, Key, Policy, Row, TextPolicy, Trajectory, View
+from agentgym.unbroken import Finished, Plan, Play, carry_out
 from agentgym.workers import WorkerPool
 
 _A_WORKER = 2  # episodes of a policy that acts on text: one is answered while the other's steps
 _AT_AN_ENDPOINT = 8
-
-Finished = Callable[[Sequence[Trajectory]], None]
-"""Is told episodes that are over and count from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +120,7 @@ def evaluate(
         )
 
     protocol = _protocol(env, spec, example.name, options)
-    return _carry_out(_Plan(env, spec, options, protocol, play), tell, folder)
+    return carry_out(_plan(env, spec, options, protocol, play), tell, folder)
 
 
 def evaluate_model(
@@ -181,8 +168,10 @@ def evaluate_model(
         if rounds:
             finished(done)
 
-    plan = _Plan(env, spec, options, protocol, play, rounds)
-    return _carry_out(plan, tell, folder, played)
+    plan = _plan(env, spec, options, protocol, play)
+    if rounds:
+        plan = replace(plan, batch=options.at_once or len(plan.keys))
+    return carry_out(plan, tell, folder, played)
 
 
 class _ChatVoice:
@@ -252,7 +241,7 @@ def evaluate_endpoint(
         async with endpoint:
             await play_all(pool, keys, voice, seed, at_once=at_once, finished=counted)
 
-    return _carry_out(_Plan(env, spec, options, protocol, play), tell, folder)
+    return carry_out(_plan(env, spec, options, protocol, play), tell, folder)
 
 
 def tasks_of(env: TextEnv, task_types: Sequence[str]) -> tuple[str, ...]:
@@ -268,39 +257,6 @@ def tasks_of(env: TextEnv, task_types: Sequence[str]) -> tuple[str, ...]:
     return tuple(t for t in env.suite.tasks if not task_types or types[t] in task_types)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """An evaluation before it is carried out."""
-
-    env: TextEnv  # closed: it was only asked what it would play
-    spec: EnvSpec
-    options: EvalOptions
-    protocol: EvalProtocol
-    play: Callable[[WorkerPool, Sequence[Key], Finished], Awaitable[None]]
-    rounds: bool = False  # what plays samples the episodes of a batch together
-
-    def keys(self) -> list[Key]:
-        """Return the episodes, in the suite's order."""
-        tasks = tasks_of(self.env, self.options.task_types)[: self.options.tasks]
-        return [Key(task, sample) for task in tasks for sample in range(self.options.samples)]
-
-    def batched(self, capacity: int | None) -> _Plan:
-        """Return the plan for so many environments at once; None is any number."""
-        if not self.rounds:
-            return self
-        sizes = (self.options.at_once, capacity, len(self.keys()))
-        batch = min(size for size in sizes if size is not None)
-        return replace(self, protocol=replace(self.protocol, batch=batch))
-
-    def batches(self, done: Mapping[Key, Trajectory]) -> list[list[Key]]:
-        """Return the episodes to play; those of one batch together."""
-        keys, batch = self.keys(), self.protocol.batch
-        if batch is None:
-            return [[key for key in keys if key not in done]]
-        cut = [keys[start : start + batch] for start in range(0, len(keys), batch)]
-        return [part for part in cut if any(key not in done for key in part)]
-
-
 def _asked(spec: EnvSpec) -> TextEnv:
     env = make_env(spec)
     env.close()
@@ -311,72 +267,16 @@ def _env_seed(options: EvalOptions) -> str:
     return f"{options.seed}:eval"
 
 
-def _carry_out(
-    plan: _Plan,
-    tell: Callable[[int, int], None],
-    folder: Path | None,
-    played: Callable[[Sequence[Trajectory]], None] = lambda _: None,
-) -> Evaluation:
-    """Play what is not finished yet, and write the results where they are wanted."""
-    with closing(WorkerPool(plan.spec, plan.options.workers)) as pool:
-        plan = plan.batched(pool.capacity)
-        there = None if folder is None else results_there(folder, plan.protocol)
-        if there is not None:
-            return there
-        with _journal(folder, plan.protocol) as journal:
-            trajectories = _play(plan, pool, journal, tell)
-            played(trajectories)
-            evaluation = _evaluation(plan.protocol, trajectories)
-            if journal is not None:
-                lines = map(trajectory_line, trajectories)
-                write_atomic(journal.folder / TRAJECTORIES_FILE, gzipped(lines))
-                write_atomic(journal.folder / RESULTS_FILE, evaluation.to_json())
-                remove_journal(journal.folder)
-            return evaluation
+def _keys(env: TextEnv, options: EvalOptions) -> tuple[Key, ...]:
+    """Return the episodes, in the suite's order, the samples of a task together."""
+    tasks = tasks_of(env, options.task_types)[: options.tasks]
+    return tuple(Key(task, sample) for task in tasks for sample in range(options.samples))
 
 
-def _play(
-    plan: _Plan, pool: WorkerPool, journal: Journal | None, tell: Callable[[int, int], None]
-) -> list[Trajectory]:
-    """Return all episodes, those that were finished before among them, in the suite's order."""
-    keys = plan.keys()
-    done = dict(journal.finished) if journal is not None else {}
-
-    def finished(trajectories: Sequence[Trajectory]) -> None:
-        kept = [_kept(plan.env, one) for one in trajectories]
-        if journal is not None:
-            journal.append(kept)
-        done.update({one.key: one for one in kept})
-        tell(len(done), len(keys))
-
-    async def run() -> None:
-        for part in plan.batches(done):
-            await plan.play(pool, part, finished)
-
-    if done:
-        tell(len(done), len(keys))
-    asyncio.run(run())
-    return [done[key] for key in keys]
-
-
-def _kept(env: TextEnv, trajectory: Trajectory) -> Trajectory:
-    # An episode that broke before its first observation could not say what type its task is.
-    kind = trajectory.task_type or env.task_type(trajectory.key.task)
-    return replace(trajectory, task_type=kind, rows=())
-
-
-@contextmanager
-def _journal(folder: Path | None, protocol: EvalProtocol) -> Iterator[Journal | None]:
-    if folder is None:
-        yield None
-        return
-    with open_journal(folder, asdict(protocol)) as journal:
-        yield journal
-
-
-def _evaluation(protocol: EvalProtocol, trajectories: Sequence[Trajectory]) -> Evaluation:
-    episodes = tuple(map(episode_of, trajectories))
-    return Evaluation(protocol, summarise(episodes), data_digest(episodes), episodes)
+def _plan(
+    env: TextEnv, spec: EnvSpec, options: EvalOptions, protocol: EvalProtocol, play: Play
+) -> Plan:
+    return Plan(spec, options.workers, _keys(env, options), env.task_type, protocol, play)
 
 
 def _protocol(env: TextEnv, spec: EnvSpec, policy: str, options: EvalOptions) -> EvalProtocol:

@@ -1,6 +1,7 @@
 """A person beside a model: proposals, edits, taking over, pauses, branches, demonstrations."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agentgym.cli_play import _interrupts
 from agentgym.envs.corridor import CorridorEnv
 from agentgym.errors import DataError, UsageError
 from agentgym.pilot import Pilot
@@ -194,6 +196,17 @@ def test_a_pause_stops_after_a_token_and_the_turn_goes_on_or_is_edited(
     assert session.prompt == "[turn 0, score 0; about to: back] > "
     assert heard.lines[-1] == "ck"
     assert session.policy.seeds == ["0:play:test-000:0:0"]  # the same turn, not another one
+
+
+def test_an_interrupt_pauses_and_a_second_one_ends() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with _interrupts() as paused:
+        assert not paused()
+        signal.raise_signal(signal.SIGINT)
+        assert paused()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_context_without_room_says_so_and_the_person_goes_on(beside: Make) -> None:
