@@ -2,8 +2,8 @@
 
 const ROW = 28;
 const COLUMNS = [
-  ["run", "Run", 1.6], ["source", "Where", 1], ["task", "Task", 3], ["member", "Episode", 0.8, "number"],
-  ["task_type", "Type", 2.2], ["won", "Result", 0.9], ["score", "Score", 0.7, "number"], ["stop", "Stop", 1.1],
+  ["run", "Run", 1.6], ["source", "Where", 1], ["won", "Result", 0.9], ["task", "Task", 3],
+  ["member", "Episode", 1, "number"], ["task_type", "Type", 2.2], ["score", "Score", 0.7, "number"], ["stop", "Stop", 1.1],
   ["turns", "Turns", 0.7, "number"], ["invalid", "Invalid", 0.8, "number"],
   ["repeated", "Repeated", 1.1, "number"], ["return", "Return", 0.8, "number"], ["tokens", "Tokens", 0.8],
 ];

@@ -131,9 +131,9 @@ function tree(group, chosen) {
   const lanes = lanesOf(group);
   const longest = Math.max(1, ...group.map((row) => row.turns));
   const left = 80;
-  const room = Math.max(90, Math.min(620, document.getElementById("main").clientWidth - left - 190));
+  const room = Math.max(90, Math.min(620, document.getElementById("main").clientWidth - left - 250));
   const unit = Math.min(22, room / longest);
-  const width = left + longest * unit + 150;
+  const width = left + longest * unit + 230;
   const picture = svg("svg", { width, height: lanes.length * LANE + 16, role: "list", "aria-label": "The group: one line an episode" });
   const place = new Map(lanes.map((row, i) => [episodeName(row), i]));
   lanes.forEach((row, i) => {
