@@ -33,6 +33,7 @@ class Subject:
     original: str | None = None  # who plays it as published, by the name of a player
     of_original: tuple[int, int] = (0, 0)  # tasks and steps a task that those play
     variants: tuple[tuple[str, dict[str, object]], ...] = ()  # other options, and what they are
+    rehearsals: int = 0  # of the whole script, before it is measured: Java compiles as it goes
 
 
 SUBJECTS = (
@@ -53,6 +54,7 @@ SUBJECTS = (
             ("every valid action told", {"actions": "all"}),
             ("no action told", {"actions": "none"}),
         ),
+        rehearsals=3,
     ),
     Subject(EnvSpec("webshop", {"suite": "webshop/gen-test"}), tasks=520, steps=15),
     Subject(EnvSpec("search", {"suite": "search/gen-test"}), tasks=360, steps=10),
@@ -78,7 +80,8 @@ def measure_one(
     subject: Subject, episodes: Sequence[Episode], player: str, options: Measured
 ) -> Measured:
     """Measure one environment."""
-    job = {"kind": "one", "player": player, "name": subject.spec.name}
+    job: Measured = {"kind": "one", "player": player, "name": subject.spec.name}
+    job["rehearsals"] = subject.rehearsals
     return _probe(
         {**job, "options": {**subject.spec.options, **options}, "episodes": list(episodes)}
     )

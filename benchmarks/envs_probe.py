@@ -47,7 +47,10 @@ def one(job: Job) -> Job:
     started = spent(below)  # since the process began: Python itself, imports, the environment
     resetting = stepping = wall = 0.0
     steps = 0
-    _ = [player.step(action) for action in actions]  # warms up, for Java compiles as it goes
+    _ = [player.step(action) for action in actions]
+    for task, actions in job["rehearsals"] * others:
+        player.reset(task)
+        _ = [player.step(action) for action in actions]
     for task, actions in others:
         marks = [spent(below)]
         player.reset(task)
