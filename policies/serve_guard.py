@@ -27,7 +27,8 @@ def main() -> None:
 
 
 def _end_with_input() -> None:
-    sys.stdin.buffer.read()  # returns when the other end is closed
+    while os.read(0, 1024):  # returns nothing when the other end is closed
+        pass
     os.killpg(0, signal.SIGTERM)
     time.sleep(_GRACE_S)
     os.killpg(0, signal.SIGKILL)

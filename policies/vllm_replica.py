@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -66,7 +66,8 @@ class Replica:
         self._way: Way = "disk"
         self._loaded: tuple[str, int] | None = None
         self._slots = asyncio.Semaphore(options.in_flight)
-        self._checking = asyncio.Lock()
+        self._checking, self._alone = asyncio.Lock(), asyncio.Lock()
+        self._scores_alone = False
         self._heard = 0.0  # when it last answered
         self._doubted = False
 
@@ -85,7 +86,14 @@ class Replica:
         card = _model_card(self.url, await self._http.get("/v1/models"), self._options.model)
         self.model = self._base = str(card["id"])
         self.max_context = int(card["max_model_len"])
-        await self._need_route(*_NEEDS[way])
+        path, how = _NEEDS[way]
+        if not await self._has_route(path):
+            raise ServerError(
+                f"the vLLM server at {self.url} takes no weights: it has no {path}; start it with"
+                f" {how} (agentgym serve does)"
+            )
+        # One that takes adapters dies of a row that is scored beside other requests (0.32, CPU).
+        self._scores_alone = await self._has_route(_LOAD)
         self.fingerprint = await self._persist(self._take_fingerprint)
         self._heard = time.monotonic()
 
@@ -128,8 +136,9 @@ class Replica:
 
         async def work() -> T:
             await self._trust()
-            async with self._slots:
-                found = read(await self._http.post(_COMPLETIONS, body(self.model)))
+            content = body(self.model)
+            async with self._room(scoring=content.get("prompt_logprobs") is not None):
+                found = read(await self._http.post(_COMPLETIONS, content))
             self._heard = time.monotonic()
             return found
 
@@ -186,15 +195,24 @@ class Replica:
                 " the token ids and weights of vLLM 0.16 or later: agentgym serve, or vllm serve"
             ) from error
 
-    async def _need_route(self, path: str, how: str) -> None:
+    async def _has_route(self, path: str) -> bool:
         try:
             await self._http.post(path, {})  # of a route that is there: something is missing in it
         except Refused as error:
-            if error.status in (403, 404, 405):
-                raise ServerError(
-                    f"the vLLM server at {self.url} takes no weights: it has no {path}; start it"
-                    f" with {how} (agentgym serve does)"
-                ) from error
+            return error.status not in (403, 404, 405)
+        return True
+
+    @asynccontextmanager
+    async def _room(self, *, scoring: bool) -> AsyncIterator[None]:
+        """Wait for a place among the requests in flight; for all of them where that is needed."""
+        if not (scoring and self._scores_alone):
+            async with self._slots:
+                yield
+            return
+        async with self._alone, AsyncExitStack() as places:
+            for _ in range(self._options.in_flight):
+                await places.enter_async_context(self._slots)
+            yield
 
     async def _persist(
         self, work: Callable[[], Awaitable[T]], lose: Callable[[], None] = lambda: None
@@ -268,9 +286,10 @@ class Replica:
             )
 
     async def _take_fingerprint(self) -> list[list[float]]:
-        answers = [
-            await self._http.post(_COMPLETIONS, scoring(row, self.model)) for row in self._probe
-        ]
+        async with self._room(scoring=True):
+            answers = [
+                await self._http.post(_COMPLETIONS, scoring(row, self.model)) for row in self._probe
+            ]
         return [read_scores(a, row, 1) for a, row in zip(answers, self._probe, strict=True)]
 
     async def _load(self) -> None:

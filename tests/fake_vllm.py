@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -77,6 +78,7 @@ class FakeVLLM(ThreadingHTTPServer):
         self.healthy = True
         self.faults: list[str | int] = []
         self.unhang = threading.Event()
+        self.dies = 0  # in the middle of this completion, the first time; 0: of none
         self.latency = 0.0  # seconds a completion takes
         self.requests: list[tuple[str, Any]] = []  # path and body of every POST
         self.in_flight = self.most_in_flight = 0
@@ -168,16 +170,29 @@ class FakeVLLM(ThreadingHTTPServer):
         with self._lock:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            self.dies -= body.get("prompt_logprobs") is None
+            dying = self.dies == 0 and body.get("prompt_logprobs") is None
         try:
             time.sleep(self.latency)
+            if dying:
+                self._die_once()
             return self._complete(body)
         finally:
             with self._lock:
                 self.in_flight -= 1
 
+    def _die_once(self) -> None:
+        mark = Path(os.environ.get("FAKE_VLLM_MARK", os.devnull))
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def _complete(self, body: Any) -> Any:
         ids, most = body["prompt"], body["max_tokens"]
         self._check(body, ids)
+        # As 0.32 on a CPU, where it takes adapters.
+        beside = body.get("prompt_logprobs") is not None and self.in_flight > 1
+        self.broken = self.broken or (self.lora and beside)
         if self.broken:
             raise Refusal(500, "EngineCore encountered an issue.")
         model = self._model(body, ids)
@@ -400,7 +415,7 @@ def main() -> None:
         os.environ.get("VLLM_SERVER_DEV_MODE") == "1",
         asked.enable_lora,
     )
-    server.latency = float(os.environ.get("FAKE_VLLM_LATENCY", "0"))
+    server.dies = int(os.environ.get("FAKE_VLLM_DIES", "0"))
     server.serve_forever()
 
 

@@ -1,0 +1,234 @@
+"""Training whose turns a server samples: the whole way, with another program in vLLM's place."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentgym.config import Config, load
+from agentgym.envs.corridor import WORDS
+from agentgym.errors import ServerError, StaleWeightsError, UsageError
+from agentgym.policies import vllm_replica
+from agentgym.policies.prompt import load_prompt
+from agentgym.policies.serve import ModelServer
+from agentgym.train import Reporter, dry_run, run_training
+from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
+
+QUIET = Reporter(lambda _: None, lambda _: None)
+FAKE = Path(__file__).parents[1] / "fake_vllm.py"
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_replica, "_FIRST_WAIT_S", 0.02)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder for the corridor, with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "random"
+    tokenizer = train_tokenizer([" ".join(WORDS)] * 10, 300)
+    shape = Shape(hidden=32, layers=1, intermediate=64, context=256)
+    fresh_model(tokenizer, shape, seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    load_prompt("corridor", "plain", "full").save(folder)
+    return folder
+
+
+@pytest.fixture
+def server(serve_fake: Any, model: Path) -> Any:
+    return serve_fake(model, name="random", max_model_len=256)
+
+
+def config_of(model: Path, policy: Mapping[str, Any], **changes: Any) -> Config:
+    sampling = {"max_tokens": 3, "max_context": 128}
+    settings = {
+        "steps": 2,
+        "env": {"suite": "corridor/train", "max_turns": 3},
+        "policy": {"model": str(model), "template": "plain", "sampling": sampling, **policy},
+        "rollout": {"tasks_per_step": 2, "group_size": 3},
+        "reward": {"format_penalty": 0.5},
+        "method": {"name": "epo"},
+        "optim": {"lr": 1e-3},
+        "eval": {"suite": "corridor/test", "tasks": 3},
+        "save": {"every": 1, "trajectories_every": 1},
+    }
+    return load([settings | changes])
+
+
+def steps(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_served_run_trains_on_what_the_server_sampled_with_the_trainers_weights(
+    server: Any, model: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    config = config_of(model, {"server": {"urls": [server.url]}})
+    run_training(config, run, QUIET, resume=False)
+    for step in steps(run):
+        assert step["rollout/logprob_abs_diff_max"] < 1e-4
+        assert step["optim/grad_norm"] > 0
+        assert 0 < step["time/generate"] <= step["time/rollout"]
+    # At the start, before the second step, after the last; a version goes once.
+    loads = [
+        b["kwargs"]["weights_path"] for p, b in server.requests if p == "/collective_rpc" and b
+    ]
+    assert [Path(path).name for path in loads] == ["v000000", "v000001", "v000002"]
+    salts = {body["cache_salt"] for body in server.completions() if body["max_tokens"] == 3}
+    assert salts == {"v0", "v1", "v2"}
+    assert not (run / "sync").exists()
+
+
+def test_a_served_run_with_an_adapter(server: Any, model: Path, tmp_path: Path) -> None:
+    policy = {"server": {"urls": [server.url]}, "lora": {"rank": 4}}
+    run_training(config_of(model, policy), tmp_path / "run", QUIET, resume=False)
+    assert all(step["rollout/logprob_abs_diff_max"] < 1e-4 for step in steps(tmp_path / "run"))
+    assert server.adapters == {}
+    names = {body["model"] for body in server.completions() if body["max_tokens"] == 3}
+    assert len(names) == 3
+
+
+def test_a_served_run_that_was_interrupted_goes_on_with_another_server(
+    server: Any, serve_fake: Any, model: Path, tmp_path: Path
+) -> None:
+    first = config_of(model, {"server": {"urls": [server.url]}}, steps=1)
+    run_training(first, tmp_path / "run", QUIET, resume=False)
+    other = serve_fake(model, name="random", max_model_len=256)
+    longer = config_of(model, {"server": {"urls": [other.url]}})
+    run_training(longer, tmp_path / "run", QUIET, resume=True)
+    assert [step["step"] for step in steps(tmp_path / "run")] == [1, 2]
+    assert steps(tmp_path / "run")[1]["rollout/logprob_abs_diff_max"] < 1e-4
+
+
+def test_a_server_that_keeps_its_old_weights_ends_the_run_and_is_named(
+    server: Any, model: Path, tmp_path: Path
+) -> None:
+    config = config_of(model, {"server": {"urls": [server.url]}})
+
+    def deafen(_metrics: Mapping[str, float]) -> None:
+        server.deaf = True
+
+    with pytest.raises(StaleWeightsError, match="the server is stale"):
+        run_training(config, tmp_path / "run", Reporter(lambda _: None, deafen), resume=False)
+
+
+def test_nothing_is_made_where_the_server_cannot_be_used(
+    server: Any, model: Path, tmp_path: Path
+) -> None:
+    server.dev = False
+    config = config_of(model, {"server": {"urls": [server.url]}})
+    with pytest.raises(ServerError, match="VLLM_SERVER_DEV_MODE=1"):
+        run_training(config, tmp_path / "run", QUIET, resume=False)
+    server.dev, server.max_model_len = True, 64
+    with pytest.raises(UsageError, match="max_context is 128 tokens"):
+        run_training(config, tmp_path / "run", QUIET, resume=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_context_that_only_the_server_finds_too_long_ends_one_episode(
+    server: Any, model: Path, tmp_path: Path
+) -> None:
+    config = config_of(model, {"server": {"urls": [server.url]}}, steps=1)
+
+    def shrink(_line: str) -> None:  # said when everything was checked
+        server.max_model_len = 30
+
+    run_training(config, tmp_path / "run", Reporter(shrink, lambda _: None), resume=False)
+    (step,) = steps(tmp_path / "run")
+    assert step["stop/tokens"] > 0
+    assert step["stop/error"] == 0
+
+
+@pytest.fixture
+def vllm(tmp_path: Path) -> Path:
+    """A command that takes vLLM's arguments."""
+    path = tmp_path / "vllm"
+    path.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} {FAKE} --model "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_a_server_that_is_killed_while_it_samples_costs_a_run_nothing_but_time(
+    model: Path, vllm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By its own hand, with -9: three held-out episodes of three turns, then six a step.
+    monkeypatch.setenv("FAKE_VLLM_DIES", str(9 + 18 + 4))
+    monkeypatch.setenv("FAKE_VLLM_MARK", str(tmp_path / "mark"))
+    said: list[str] = []
+    config = config_of(model, {"serve": {"vllm": str(vllm)}})
+    run_training(config, tmp_path / "run", Reporter(said.append, lambda _: None), resume=False)
+    assert (tmp_path / "mark").exists()
+    both = steps(tmp_path / "run")
+    assert sum(step["episode/faults"] for step in both) > 0
+    for step in both:
+        assert step["rollout/logprob_abs_diff_max"] < 1e-4
+        assert step["stop/error"] == 0
+    assert any("died and is started again" in line for line in said)
+
+
+# Choosing ----------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_where_turns_would_be_sampled(
+    model: Path, vllm: Path, tmp_path: Path
+) -> None:
+    def said(policy: Mapping[str, Any]) -> str:
+        return dry_run(config_of(model, policy), tmp_path / "run", resume=False)[-1]
+
+    assert said({}) == "would sample in this process"
+    named = said({"server": {"urls": ["http://host:8000"]}})
+    assert named == "would sample with the vLLM servers at http://host:8000"
+    own = said({"serve": {"vllm": str(vllm)}})
+    assert own == f"would sample with a vLLM server of its own: {vllm} serve"
+
+
+def test_a_named_server_and_one_of_its_own_are_not_both_taken(model: Path, tmp_path: Path) -> None:
+    policy = {"server": {"urls": ["http://host:8000"]}, "serve": {}}
+    with pytest.raises(UsageError, match="choose one"):
+        dry_run(config_of(model, policy), tmp_path / "run", resume=False)
+
+
+def test_flags_choose_where_turns_are_sampled(agentgym: Any, vllm: Path) -> None:
+    train = ("train", "--env", "alfworld", "--dry-run")
+    two = ("--server", "http://a:1", "--server", "http://b:2")
+    ran = agentgym(*train, *two)
+    assert "would sample with the vLLM servers at http://a:1, http://b:2" in ran.out
+    ran = agentgym(*train, "--serve", "--vllm", vllm)
+    assert f"would sample with a vLLM server of its own: {vllm} serve" in ran.out
+    ran = agentgym(*train, *two, "--serve")
+    assert (ran.code, "choose one" in ran.err) == (2, True)
+    ran = agentgym(*train, "--serve", "--vllm", "/nowhere/vllm")
+    assert (ran.code, "--vllm is '/nowhere/vllm', no program" in ran.err) == (2, True)
+
+
+HEALTHY = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Answer).serve_forever()
+"""
+
+
+def test_a_model_is_served_until_it_is_interrupted(
+    agentgym: Any, model: Path, vllm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "healthy.py").write_text(HEALTHY)
+    vllm.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "healthy.py"} "$@"\n')
+
+    def interrupt(self: ModelServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ModelServer, "wait", interrupt)
+    ran = agentgym("serve", model, "--vllm", vllm, "--log", tmp_path / "log")
+    assert ran.code == 130
+    assert "random is served at http://127.0.0.1:" in ran.out
+    assert f"--model {model} --server http://127.0.0.1:" in ran.out
