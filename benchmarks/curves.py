@@ -55,9 +55,9 @@ SUITES = {
 }
 """The held-out tasks by environment; each cell plays all of them."""
 METRICS = {
-    "reward/mean": "reward, the method's own parts included",
+    "reward/mean": "reward",
     "episode/success_rate": "success",
-    "actor/entropy": "entropy, nats a token",
+    "actor/entropy": "entropy (nats a token)",
 }
 SEEDS = (0, 1, 2)
 HERE = Path(__file__).parent
@@ -154,16 +154,19 @@ def draw(comparisons: dict[str, Arms]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows, columns = len(comparisons), len(METRICS)
-    figure = pyplot.figure(figsize=(12, 3 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for line, (env, arms) in zip(grid, comparisons.items(), strict=True):
+    shown = {
+        env: arms
+        for env, arms in comparisons.items()
+        if any(cell.is_done and cell.run.exists() for cells in arms.values() for cell in cells)
+    }
+    figure = pyplot.figure(figsize=(12, 3 * len(shown)), layout="constrained")
+    grid = figure.subplots(len(shown), len(METRICS), squeeze=False)
+    for line, (env, arms) in zip(grid, shown.items(), strict=True):
         for axes, (metric, label) in zip(line, METRICS.items(), strict=True):
             for arm, cells in arms.items():
                 draw_curves(axes, arm, cells, metric)
-            axes.set(title=f"{env}: {label}", xlabel="step")
-        if line[0].lines:
-            line[0].legend(title="arm (seeds); mean of 5 steps; band: range", fontsize="small")
+            axes.set(title=env, xlabel="step", ylabel=label)
+        line[-1].legend(title="arm (seeds)", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(HERE / "curves.png", dpi=100)
 
 
