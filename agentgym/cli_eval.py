@@ -37,6 +37,64 @@ BATCH = 64
 """Episodes that a model in this process samples together."""
 
 
+PolicyName = Annotated[
+    str | None, typer.Option("--policy", help="expert, random, replay, human or openai.")
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="Hugging Face folder or hub id, or a bundled model; with --policy openai the name"
+        " that the endpoint knows.",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url", help="OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY."
+    ),
+]
+Request = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--request",
+        metavar="KEY=VALUE",
+        help="Field of a request to the endpoint; none leaves it out; repeatable.",
+    ),
+]
+Prices = Annotated[
+    str | None,
+    typer.Option("--prices", metavar="IN,OUT", help="Of a million tokens, to count the cost."),
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", min=0, help="Of a model; 0 is greedy.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, help="Longest turn of a model, in tokens.")
+]
+Context = Annotated[
+    str | None, typer.Option("--context", help="full or window(k); what of the past a model sees.")
+]
+Actions = Annotated[
+    Path | None, typer.Option("--actions", help="For --policy replay: episodes, one a JSON line.")
+]
+Tasks = Annotated[
+    int | None, typer.Option("-n", "--tasks", min=1, help="Only the first tasks of the suite.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Environment processes; 0 uses this one.")
+]
+AtOnce = Annotated[
+    int | None, typer.Option("--at-once", min=1, help="Episodes played at the same time.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Folder for results.json; goes on where it ended."),
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Show the table as Markdown.")]
+
+
 @dataclass(frozen=True, slots=True)
 class _Sampling:
     """What was asked for of a model's sampling; None leaves it to the model."""
@@ -49,70 +107,23 @@ class _Sampling:
 def eval_(
     suite: SuiteName = None,
     env: EnvName = None,
-    policy: Annotated[
-        str | None, typer.Option("--policy", help="expert, random, replay, human or openai.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Hugging Face folder or hub id, or a bundled model; with --policy openai the name"
-            " that the endpoint knows.",
-        ),
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            "--base-url", help="OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY."
-        ),
-    ] = None,
-    request: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--request",
-            metavar="KEY=VALUE",
-            help="Field of a request to the endpoint; none leaves it out; repeatable.",
-        ),
-    ] = None,
-    prices: Annotated[
-        str | None,
-        typer.Option("--prices", metavar="IN,OUT", help="Of a million tokens, to count the cost."),
-    ] = None,
-    context: Annotated[
-        str | None,
-        typer.Option("--context", help="full or window(k); what of the past a model sees."),
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0, help="Of a model; 0 is greedy.")
-    ] = 0.4,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option("--max-tokens", min=1, help="Longest turn of a model, in tokens."),
-    ] = None,
-    actions: Annotated[
-        Path | None,
-        typer.Option("--actions", help="For --policy replay: episodes, one a line of JSON."),
-    ] = None,
-    tasks: Annotated[
-        int | None, typer.Option("-n", "--tasks", min=1, help="Only the first tasks of the suite.")
-    ] = None,
+    policy: PolicyName = None,
+    model: ModelName = None,
+    base_url: BaseUrl = None,
+    request: Request = None,
+    prices: Prices = None,
+    temperature: Temperature = 0.4,
+    max_tokens: MaxTokens = None,
+    context: Context = None,
+    actions: Actions = None,
+    tasks: Tasks = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Episodes a task.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Every random draw comes from it.")] = 0,
     max_turns: MaxTurns = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Environment processes; 0 uses this one.")
-    ] = 0,
-    at_once: Annotated[
-        int | None, typer.Option("--at-once", min=1, help="Episodes played at the same time.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder for results.json; goes on where it ended."),
-    ] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Show the table as Markdown.")
-    ] = False,
+    workers: Workers = 0,
+    at_once: AtOnce = None,
+    output: Output = None,
+    markdown: Markdown = False,
     option: EnvOptions = None,
 ) -> None:
     """Run a policy over a suite, every task exactly once a sample.
