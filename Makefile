@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-browser test-reference benchmark-envs benchmark-peers soak killed panels clean
+.PHONY: check lint types imports test test-learning test-browser test-reference benchmark-envs benchmark-peers soak killed panels clean
 
 check: lint types imports test
 
@@ -59,6 +59,9 @@ benchmark-envs: .venv-reference/.engines # all environments beside what was publ
 
 benchmark-peers: .venv/.made .venv-peers/.made # one GRPO update beside TRL's; about 10 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --write
+
+test-learning: .venv/.made # every method learns the corridor from three seeds; the suite takes one
+	AGENTGYM_LEARNING_SEEDS=3 $(BIN)/python -m pytest -s tests/learning/test_learning.py
 
 soak: .venv/.made # 20,000 episodes while their processes are killed; goes on where it was interrupted
 	$(BIN)/python benchmarks/soak.py --write
