@@ -38,6 +38,7 @@ def open_model(
             wants.
         DataError: The folder misses something, or is broken.
     """
+    _refuse_run(Path(name))
     # By name: whoever evaluates without a model in this process must not wait for torch.
     hf = import_module("agentgym.policies.hf")
     policy = hf.HFPolicy.from_pretrained(resolve_model(name))
@@ -50,6 +51,16 @@ def open_model(
         )
     check_context(name, policy, sampling)
     return Model(name, policy, Script(prompt, policy.tokenizer), sampling, _weights(name, policy))
+
+
+def _refuse_run(folder: Path) -> None:
+    latest = folder / "checkpoints" / "latest"
+    if latest.is_file():
+        step = latest.read_text(encoding="utf-8").strip()
+        raise UsageError(
+            f"{folder} is a training run, not a model; the last model that it saved is"
+            f" {latest.parent / step / 'hf'}"
+        )
 
 
 def _weights(name: str, policy: Any) -> str | None:

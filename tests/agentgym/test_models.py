@@ -1,9 +1,13 @@
 """Models by name: which prompt they are told, and what they cannot read."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from agentgym.errors import UsageError
 from agentgym.models import check_context, open_model, prompt_of
+from agentgym.policies.bundled import resolve_model
 from agentgym.policies.prompt import load_prompt
 from agentgym.rollout import SamplingOptions
 
@@ -45,6 +49,22 @@ def test_a_bundled_model_is_opened_with_its_own_prompt_and_whole_context() -> No
     assert model.sampling.temperature == 0.4
     assert model.sampling.max_context == model.policy.max_context == 2048
     model.policy.close()
+
+
+def test_a_training_run_is_refused_with_the_path_of_its_last_model(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest").write_text("step_000050\n")
+    with pytest.raises(UsageError, match=r"training run, not a model; .*/step_000050/hf$"):
+        open_model(str(tmp_path), "alfworld")
+
+
+def test_the_digest_of_the_weights_changes_with_them(tmp_path: Path) -> None:
+    bundled = open_model("alfworld-tiny", "alfworld")
+    shutil.copytree(resolve_model("alfworld-tiny"), tmp_path / "copy")
+    assert open_model(str(tmp_path / "copy"), "alfworld").weights == bundled.weights
+    with (tmp_path / "copy" / "generation_config.json").open("a") as stream:
+        stream.write("\n")
+    assert open_model(str(tmp_path / "copy"), "alfworld").weights != bundled.weights
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_known_one() -> None:
