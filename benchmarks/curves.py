@@ -24,7 +24,7 @@ from cells import Cell, do_all, draw_curves, interval, missing, rises
 
 UNTRAINED, BASE = "no training", "GRPO"
 # Minutes on one core; ALFWorld's cells have the recipe's own steps, and are the main job's.
-STEPS = {"alfworld": 50, "scienceworld": 20, "webshop": 30, "search": 30}
+STEPS = {"alfworld": 50, "scienceworld": 20, "webshop": 30, "search": 20}
 # With the group's deviation, SPEAR's reward of calls would be all the signal of groups that won, as
 # large as winning is in others; its authors train without, and so do both arms.
 PLAIN = ["--set", "method.normalise=false"]
