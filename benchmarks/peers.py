@@ -62,7 +62,7 @@ LARGER = {
     "tie_word_embeddings": True,
 }
 # Groups of eight trajectories of a step, and rows of a micro-batch; ours has as many tokens.
-SIZES = {"bundled": (8, 8), "larger": (1, 4)}
+SIZES = {"bundled": (2, 4), "larger": (1, 4)}
 KEPT = (
     "ids_BT", "length_B", "mask_BT", "turn_BT", "trajectory_B", "group_N", "turns_N",
     "advantage_BT", "old_logprob_BT",
@@ -272,7 +272,7 @@ def head(rounds: int, repetitions: int) -> list[str]:
         "",
         f"Measured {datetime.now(UTC):%Y-%m-%d}, TRL {trl} with transformers {transformers}, ours"
         f" {version('transformers')}, torch {torch.__version__}, float32, one thread, the least of"
-        f" {rounds} rounds of {repetitions} updates, {processor()}. Processor time is what"
+        f" {rounds * repetitions} updates, {processor()}. Processor time is what"
         " compares; wall time is that of a shared machine.",
         "",
         f"Settings that mean the same: the clip of {CLIP_LOW} below and {CLIP_HIGH} above, no"
