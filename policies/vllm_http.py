@@ -99,7 +99,7 @@ class Http:
         )
 
     async def get(self, path: str) -> Any:
-        """Return the JSON that a path answers with; None for an empty answer.
+        """Return the JSON that a path answers with; text as it is, None for an empty answer.
 
         Raises:
             Refused, Gone, Lost: See the top of this file.
@@ -142,6 +142,8 @@ class Http:
             raise Refused(f"{what}: answered {status}: {message}{hint}", status, param)
         if not answer.content:
             return None
+        if "json" not in answer.headers.get("content-type", ""):
+            return answer.text  # what was done, in a sentence; or a page of something else
         try:
             return answer.json()
         except ValueError as error:

@@ -338,7 +338,10 @@ def _model_card(url: str, answer: Any, wanted: str | None) -> Any:
     Raises:
         ServerError: There is none of that name, or several and none was named.
     """
-    cards = [card for card in answer["data"] if not card.get("parent")]  # no adapters
+    try:
+        cards = [card for card in answer["data"] if not card.get("parent")]  # no adapters
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ServerError(f"{url}/v1/models answered no list of models") from error
     names = ", ".join(str(card["id"]) for card in cards)
     chosen = [card for card in cards if wanted in (None, card["id"])]
     if not chosen:

@@ -303,7 +303,7 @@ class _Answer(BaseHTTPRequestHandler):
         elif fault == "garbage":
             self._send_bytes(200, b'{"choices": [{"text": ')
         elif fault == "page":
-            self._send_bytes(200, b"<html>hello</html>")
+            self._send_bytes(200, b"<html>hello</html>", "text/html")
         else:
             self._answer(lambda: _spoil(server.post(self.path, body), fault))
             if fault == "drop-late":
@@ -324,12 +324,15 @@ class _Answer(BaseHTTPRequestHandler):
         self._send(200, answer)
 
     def _send(self, status: int, answer: Any) -> None:
-        self._send_bytes(status, b"" if answer is None else json.dumps(answer).encode())
+        if isinstance(answer, str):
+            self._send_bytes(status, answer.encode(), "text/plain; charset=utf-8")
+        else:
+            self._send_bytes(status, b"" if answer is None else json.dumps(answer).encode())
 
-    def _send_bytes(self, status: int, content: bytes) -> None:
+    def _send_bytes(self, status: int, content: bytes, kind: str = "application/json") -> None:
         with suppress(ConnectionError):
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
