@@ -15,8 +15,11 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 from agentgym.config import Config, load
 from agentgym.envs.corridor import WORDS
 from agentgym.envs.registry import make_env
+from agentgym.evaluate import EvalOptions, Model, evaluate_model
 from agentgym.policies.conversation import Script
+from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
+from agentgym.rollout import SamplingOptions
 from agentgym.train import Reporter, run_training
 from agentgym.trainers.demonstrations import Demonstrations, row_of
 from agentgym.trainers.optim import OptimOptions
@@ -168,6 +171,7 @@ class Learnt:
 
 
 Learn = Callable[[Config], Learnt]
+Cloned = Callable[[], Learnt]
 
 
 @pytest.fixture
@@ -183,3 +187,22 @@ def learn(tmp_path: Path) -> Learn:
         return Learnt(before, after, metrics, time.process_time() - begun)
 
     return learn
+
+
+@pytest.fixture
+def cloned(random_player: Path) -> Cloned:
+    """Let the random player imitate one who follows."""
+
+    def cloned() -> Learnt:
+        begun = time.process_time()
+        policy = HFPolicy.from_pretrained(random_player)
+        script = Script(load_prompt("corridor", "plain", "full"), policy.tokenizer)
+        model = Model("clone", policy, script, SamplingOptions(max_tokens=1, max_context=256))
+        held_out, options = EnvSpec("corridor", {"suite": "corridor/test"}), EvalOptions(tasks=64)
+        before = evaluate_model(held_out, model, options).summary.success.value
+        imitate(policy.model, script, care=1.0, steps=20)
+        policy.refresh(1)
+        after = evaluate_model(held_out, model, options).summary.success.value
+        return Learnt(before, after, [], time.process_time() - begun)
+
+    return cloned

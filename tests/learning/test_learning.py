@@ -107,3 +107,10 @@ def test_a_random_player_learns_to_win_held_out_tasks(name, seed, make_config, l
     assert run.before < BASELINE
     assert run.after >= ENOUGH, [round(rate, 2) for rate in run.seen("episode/success_rate")]
     assert case.acted is None or case.acted(run)
+
+
+def test_cloning_one_who_follows_teaches_it_too(cloned) -> None:
+    run = cloned()
+    sys.stdout.write(f"sft: {run.before:.2f} to {run.after:.2f} in {run.seconds:.1f} s\n")
+    assert run.before < BASELINE
+    assert run.after >= ENOUGH
