@@ -49,7 +49,8 @@ PEER = HERE.parent / ".venv-peers" / "bin" / "python"
 SUITE = "alfworld/gen-train"
 TEMPERATURE = 1.0
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
-TOLERANCE = 1e-5  # of loss and gradient, in units of the loss and of the gradient's norm
+TOLERANCE = 1e-4  # of loss and gradient, in units of the loss and of the gradient's norm: float32
+# A batch of 64 rows, whose gradients cancel more, was seen to differ by 3.7e-5, one of 16 by 1.2e-6.
 MIB = 2**20
 LARGER = {
     "vocab_size": 16384,
