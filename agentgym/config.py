@@ -21,6 +21,7 @@ from agentgym.policies.precision import Compute
 from agentgym.policies.serve_command import ServeOptions
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
+from agentgym.tracking import TrackerName
 from agentgym.trainers.guard import GuardOptions
 from agentgym.trainers.loop import HeldOutOptions
 from agentgym.trainers.lora import LoraOptions
@@ -75,6 +76,7 @@ class Config(_Section):
     guard: GuardOptions = GuardOptions()
     eval: HeldOutOptions
     save: SaveOptions = SaveOptions()
+    trackers: tuple[TrackerName, ...] = ()  # who else is told the metrics
 
     @property
     def method_name(self) -> str:

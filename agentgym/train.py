@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import torch
 import transformers
@@ -29,6 +30,7 @@ from agentgym.policies.hf import HFPolicy, spare_threads
 from agentgym.policies.serve_command import find_vllm
 from agentgym.provenance import commit
 from agentgym.results import Evaluation, has_results, read_results, write_results
+from agentgym.tracking import tracking
 from agentgym.trainers.answer_scores import answer_scorer, refuse_without_answers
 from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
 from agentgym.trainers.demonstrated import remember_demonstrations
@@ -45,6 +47,8 @@ from agentgym.trajectory_line import trajectory_line
 from agentgym.types import EnvSpec, Trajectory
 from agentgym.watchdog import watching
 from agentgym.workers import WorkerPool
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,8 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         evaluate = partial(_measure, run, config, model)
         watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
         begins = _both(stack.enter_context(watched), reporter.stage)
+        tracked = tracking(config.trackers, run.path, config.model_dump(mode="json"))
+        report = _both(reporter.step, stack.enter_context(tracked))
         if done:
             reporter.say(f"resumed after step {done} of {config.steps}")
         if not has_results(run.eval_folder(0)):
@@ -219,7 +225,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             conversation=script.begin,
             tasks=tasks,
             evaluate=evaluate,
-            report=reporter.step,
+            report=report,
             say=reporter.say,
             interrupted=interrupted,
             answers=answers,
@@ -245,8 +251,8 @@ def _serving(config: Config) -> Serving:
     )
 
 
-def _both(first: Callable[[str], None], second: Callable[[str], None]) -> Callable[[str], None]:
-    def tell(what: str) -> None:
+def _both(first: Callable[[T], object], second: Callable[[T], object]) -> Callable[[T], None]:
+    def tell(what: T) -> None:
         first(what)
         second(what)
 

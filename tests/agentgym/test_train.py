@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -557,3 +558,21 @@ def test_tokens_of_a_run_carry_their_text(unbroken: Path) -> None:
     said = "".join(row["text"])
     assert said.startswith(first["turns"][0]["text"])
     assert len(row["text"]) == len(row["ids"])
+
+
+def test_trackers_are_told_each_step(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Mapping[str, float]] = []
+    asked: list[object] = []
+
+    @contextmanager
+    def tracking(names: object, folder: Path, config: Mapping[str, object]) -> Iterator[object]:
+        asked.extend((names, folder.name, config["steps"]))
+        yield told.append
+
+    monkeypatch.setattr("agentgym.train.tracking", tracking)
+    config = load([settings(model), {"steps": 2, "trackers": ["tensorboard"]}])
+    run_training(config, tmp_path / "run", QUIET, resume=False)
+    assert asked == [("tensorboard",), "run", 2]
+    assert [without_times(metrics) for metrics in told] == lines(tmp_path / "run")
