@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-learning test-browser test-reference benchmark-envs benchmark-peers soak killed panels clean
+.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm benchmark-envs benchmark-peers soak killed panels clean
 
 check: lint types imports test
 
