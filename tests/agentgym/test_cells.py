@@ -1,0 +1,105 @@
+"""The five methods take real steps in the four environments, in one process.
+
+With the models that come with the package, on few and short episodes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from agentgym.config import Config, load, read_recipe
+from agentgym.errors import UsageError
+from agentgym.policies.bundled import resolve_model
+from agentgym.train import Reporter, run_training
+
+pytestmark = pytest.mark.timeout(600)  # a busy machine may take its time
+ENVS = ("alfworld", "scienceworld", "search", "webshop")
+# In ScienceWorld so short episodes give SPEAR and IGPO nothing to learn from yet: the expert has
+# no plan once its path is left, and hardly any action says go, look or open.
+CELLS = [
+    (method, env)
+    for method in ("epo", "empg", "spear", "igpo", "aepo")
+    for env in ENVS
+    if (method, env) not in {("spear", "scienceworld"), ("igpo", "scienceworld")}
+]
+WITHOUT_ANSWERS = ("alfworld", "scienceworld")
+
+# So few and short episodes are not won, and their outcomes are alike. SPEAR learns from its reward
+# of calls, which are some actions only; AEPO's base has an entropy bonus beside its credit.
+METHODS: dict[str, dict[str, object]] = {
+    "epo": {"kappa_high": 0.5, "log_every": 1},
+    "empg": {},
+    "spear": {
+        "warmup_steps": 1,
+        "buffer_size": 1,
+        "filters": [],
+        "tool_action": "^(go|look|open|search|<search>)",
+        "tool_schedule": "constant",
+    },
+    "igpo": {},
+    "aepo": {"alpha": 1.0, "look_ahead": 2, "entropy_coef": 0.01},
+}
+ACTED: dict[str, Callable[[dict[str, float]], bool]] = {
+    "epo": lambda last: last["epo/outside"] > 0 and last["loss/smooth"] > 0,
+    "empg": lambda last: last["empg/scale_max"] > 1 > last["empg/scale_min"],
+    "spear": lambda last: last["spear/replayed"] > 0 and last["replay/optim/grad_norm"] > 0,
+    "igpo": lambda last: last["igpo/gain_abs"] > 0,
+    "aepo": lambda last: last["tree/branches"] > 0 and last["aepo/factor_max"] > 1,
+}
+REMEMBERING = ("epo", "spear")  # what they do depends on an earlier step
+
+
+def cell(method: str, env: str, **changes: object) -> Config:
+    """Return a step or two of a method on two tasks, four short episodes each.
+
+    An expert's plan only stands in where it fits into the turns that are left.
+    """
+    small = {
+        "steps": 2 if method in REMEMBERING else 1,
+        "env": {"max_turns": 16 if changes.get("answer") == "expert" else 3},
+        "policy": {"sampling": {"max_tokens": 8}},
+        "rollout": {"tasks_per_step": 2, "group_size": 4},
+        "eval": {"tasks": 1},
+        "save": {"trajectories_every": 0},
+    }
+    recipe = read_recipe(env, "laptop")
+    recipe["method"] = {"name": method, **METHODS[method], **changes}
+    return load([recipe, small])
+
+
+def steps_of(config: Config, folder: Path) -> list[dict[str, float]]:
+    """Run a configuration and return the metrics of its steps."""
+    lines: list[dict[str, float]] = []
+    reporter = Reporter(lambda _: None, lambda line: lines.append(dict(line)))
+    run_training(config, folder, reporter, resume=False)
+    return lines
+
+
+def largest_change(config: Config, folder: Path) -> float:
+    """Return how far the run took the weight that it changed most."""
+    model = "model.safetensors"
+    before = load_file(Path(resolve_model(config.policy.model)) / model)
+    after = load_file(folder / "checkpoints" / f"step_{config.steps:06}" / "hf" / model)
+    return max((after[name].float() - before[name].float()).abs().max().item() for name in before)
+
+
+@pytest.mark.parametrize(("method", "env"), CELLS)
+def test_each_method_takes_a_step_in_each_environment(
+    method: str, env: str, tmp_path: Path
+) -> None:
+    stands_in = {"answer": "expert"} if method == "igpo" and env in WITHOUT_ANSWERS else {}
+    config = cell(method, env, **stands_in)
+    lines = steps_of(config, tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(1, config.steps + 1))
+    assert max(line["optim/grad_norm"] for line in lines) > 0
+    assert largest_change(config, tmp_path / "run") > 1e-4
+    assert ACTED[method](lines[-1]), lines[-1]
+
+
+@pytest.mark.parametrize("env", WITHOUT_ANSWERS)
+def test_without_an_answer_igpo_refuses_and_names_its_stand_in(env: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{env} has no answer.*method.answer = expert"):
+        steps_of(cell("igpo", env), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
