@@ -70,14 +70,19 @@ def main() -> None:
 def compare(words: list[str], folder: Path, kills: int, draw: random.Random) -> Outcome:
     """Run an evaluation unbroken, and another one with kills."""
     began = time.monotonic()
-    start(words, folder / "unbroken").wait()
+    unbroken = start(words, folder / "unbroken")
+    while unbroken.poll() is None and not finished(folder / "unbroken"):
+        time.sleep(0.01)
+    first = time.monotonic() - began  # until the first episode is kept
+    unbroken.wait()
     seconds = time.monotonic() - began
     kept: list[int] = []
     while len(kept) < kills:
         running = start(words, folder / "killed")
         try:
-            # What is left takes less and less time; a kill must find something to kill.
-            running.wait(draw.uniform(0.1, 0.9) * seconds / (1 + len(kept) / 3))
+            # Some kills fall into the start; the others leave something for those after them.
+            played = draw.uniform(-0.4, 1.6) * (seconds - first) / (kills + 1)
+            running.wait(max(first + played, 0.1))
             break
         except subprocess.TimeoutExpired:
             running.kill()
