@@ -149,31 +149,6 @@ def agentgym(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return run
 
 
-class FileServer(ThreadingHTTPServer):
-    """A server of bytes, with ranges and versions, that can be told to misbehave."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.files: dict[str, bytes] = {}
-        self.types: dict[str, str] = {}
-        self.redirects: dict[str, str] = {}
-        self.etag: str | None = '"first"'
-        self.knows_ranges = True
-        self.chunked = False
-        self.encoding: str | None = None
-        self.shift = 0  # of what is sent against what is asked for
-        self.statuses: list[int] = []  # of the first answers
-        self.retry_after: list[str] = []  # that they ask for
-        self.cuts: list[int] = []  # bytes after which the first connections break
-        self.cuts_of: dict[str, list[int]] = {}
-        self.stall_after: int | None = None  # bytes, and then nothing for a while
-        self.requests: list[str] = []
-        self.ranges: list[str | None] = []  # that were asked for
-        self.sent_of: Counter[str] = Counter()  # bytes of bodies
-
 MakeRun = Callable[..., Path]
 
 _CONFIG = """seed = {seed}
@@ -275,6 +250,31 @@ def _row(turns: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 _TOKEN_FIELDS = ("ids", "turn", "behaviour_logprob", "logprob", "advantage", "entropy", "text")
 
+
+class FileServer(ThreadingHTTPServer):
+    """A server of bytes, with ranges and versions, that can be told to misbehave."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.files: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
+        self.redirects: dict[str, str] = {}
+        self.etag: str | None = '"first"'
+        self.knows_ranges = True
+        self.chunked = False
+        self.encoding: str | None = None
+        self.shift = 0  # of what is sent against what is asked for
+        self.statuses: list[int] = []  # of the first answers
+        self.retry_after: list[str] = []  # that they ask for
+        self.cuts: list[int] = []  # bytes after which the first connections break
+        self.cuts_of: dict[str, list[int]] = {}
+        self.stall_after: int | None = None  # bytes, and then nothing for a while
+        self.requests: list[str] = []
+        self.ranges: list[str | None] = []  # that were asked for
+        self.sent_of: Counter[str] = Counter()  # bytes of bodies
 
     @property
     def sent(self) -> int:
