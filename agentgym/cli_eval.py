@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from agentgym.console import progress, say, warn
 from agentgym.errors import UsageError
 
 if TYPE_CHECKING:
-    from agentgym.evaluate import EvalOptions
+    from agentgym.evaluate import EvalOptions, Model
     from agentgym.results import Evaluation
     from agentgym.types import EnvSpec
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 ENDPOINT = "openai"
 """The policy that an endpoint answers for."""
 BATCH = 64
-"""Episodes that a model in this process samples together."""
+"""Episodes that a model plays at the same time; one in this process samples them together."""
 
 
 PolicyName = Annotated[
@@ -73,6 +74,14 @@ Temperature = Annotated[
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=1, help="Longest turn of a model, in tokens.")
 ]
+Server = Annotated[
+    list[str] | None,
+    typer.Option("--server", metavar="URL", help="A vLLM server that has the model; repeatable."),
+]
+Serve = Annotated[bool, typer.Option("--serve", help="Start a vLLM server of the model.")]
+Vllm = Annotated[
+    str | None, typer.Option("--vllm", help="For --serve: vLLM's command, Python or environment.")
+]
 Context = Annotated[
     str | None, typer.Option("--context", help="full or window(k); what of the past a model sees.")
 ]
@@ -104,6 +113,19 @@ class _Sampling:
     context: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What samples a model: servers that are there, one to be started, or else this process."""
+
+    urls: tuple[str, ...]
+    serve: bool
+    vllm: str | None
+
+    def __post_init__(self) -> None:
+        if self.urls and self.serve:
+            raise UsageError("--serve starts a server, and --server names one; choose one")
+
+
 def eval_(
     suite: SuiteName = None,
     env: EnvName = None,
@@ -112,6 +134,9 @@ def eval_(
     base_url: BaseUrl = None,
     request: Request = None,
     prices: Prices = None,
+    server: Server = None,
+    serve: Serve = False,
+    vllm: Vllm = None,
     temperature: Temperature = 0.4,
     max_tokens: MaxTokens = None,
     context: Context = None,
@@ -139,17 +164,21 @@ def eval_(
         raise UsageError("say which model of the endpoint plays: --policy openai --model NAME")
     if not remote and (policy is None) == (model is None):
         raise UsageError("say who plays: --policy expert or random, or --model NAME")
+    where = _Where(tuple(server or ()), serve or vllm is not None, vllm)
+    if policy is not None and (where.urls or where.serve):
+        raise UsageError("--server, --serve and --vllm are for --model NAME without --policy")
     spec = env_spec(env, suite, option or (), max_turns)
     options = EvalOptions(tasks, samples, seed, workers, at_once=at_once)
     sampling = _Sampling(temperature, max_tokens, context)
+    player: AbstractContextManager[Play]
     if remote:
-        play = _remote(spec, str(model), sampling, base_url, request or [], prices)
+        player = nullcontext(_remote(spec, str(model), sampling, base_url, request or [], prices))
     elif policy is not None:
-        play = _scripted(policy, actions)
+        player = nullcontext(_scripted(policy, actions))
     else:
-        play = _modelled(str(model), spec, sampling)
+        player = _modelled(str(model), spec, sampling, where, output)
         options = replace(options, at_once=at_once or BATCH)
-    with _resumable(output), _progress(policy) as tell:
+    with player as play, _resumable(output), _progress(policy) as tell:
         evaluation = play(spec, options, tell, output)
     show_evaluation(evaluation, markdown=markdown)
     if output is not None:
@@ -193,19 +222,38 @@ def _scripted(name: str, actions: Path | None) -> Play:
     )
 
 
-def _modelled(name: str, spec: EnvSpec, asked: _Sampling) -> Play:
+@contextmanager
+def _modelled(
+    name: str, spec: EnvSpec, asked: _Sampling, where: _Where, output: Path | None
+) -> Iterator[Play]:
     from agentgym.evaluate import evaluate_model
-    from agentgym.models import check_context, open_model
+    from agentgym.models import check_context
 
-    model = open_model(name, spec.name, context=asked.context)
-    tokens = asked.max_tokens or model.sampling.max_tokens
-    changed = {"temperature": asked.temperature, "max_tokens": tokens}
-    sampling = model.sampling.model_copy(update=changed)
-    check_context(name, model.policy, sampling)
-    cooled = replace(model, sampling=sampling)
-    return lambda spec, options, tell, folder: evaluate_model(
-        spec, cooled, options, tell=tell, folder=folder
-    )
+    with _opened(name, spec.name, asked.context, where, output) as model:
+        tokens = asked.max_tokens or model.sampling.max_tokens
+        changed = {"temperature": asked.temperature, "max_tokens": tokens}
+        sampling = model.sampling.model_copy(update=changed)
+        check_context(name, model.policy, sampling)
+        cooled = replace(model, sampling=sampling)
+        yield lambda spec, options, tell, folder: evaluate_model(
+            spec, cooled, options, tell=tell, folder=folder
+        )
+
+
+def _opened(
+    name: str, env: str, context: str | None, where: _Where, output: Path | None
+) -> AbstractContextManager[Model]:
+    from agentgym.models import open_model, open_own_server, open_served
+    from agentgym.policies.serve_command import ServeOptions
+    from agentgym.policies.vllm_http import ServerOptions
+
+    if where.serve:
+        log = (output or Path("runs")) / f"vllm-{uuid.uuid4().hex[:6]}.log"
+        # The table alone goes to standard output.
+        return open_own_server(name, env, ServeOptions(vllm=where.vllm), log, warn, context)
+    if where.urls:
+        return open_served(name, env, ServerOptions(urls=where.urls), context)
+    return nullcontext(open_model(name, env, context=context))
 
 
 def _remote(

@@ -73,6 +73,7 @@ class Model:
     script: Script
     sampling: SamplingOptions
     weights: str | None = None  # SHA-256 of its folder, or its commit on the hub
+    endpoint: str | None = None  # servers that others started, with weights of their own
 
 
 def _nothing(_done: int, _all: int) -> None:
@@ -151,6 +152,7 @@ def evaluate_model(
         sampling=model.sampling.model_dump(),
         prompt=model.script.prompt.digest,
         weights=model.weights,
+        endpoint=model.endpoint,
     )
 
     rounds = model.policy.pacing == "rounds"  # a batch then counts when all of it is over
@@ -164,6 +166,7 @@ def evaluate_model(
             model.sampling,
             _env_seed(options),
             finished=None if rounds else lambda one: finished([one]),
+            at_once=options.at_once,
         )
         if rounds:
             finished(done)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,11 @@ from agentgym.errors import UsageError
 from agentgym.evaluate import Model
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
-from agentgym.policies.prompt import Prompt, load_prompt
+from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
+from agentgym.policies.serve import ModelServer
+from agentgym.policies.serve_command import Served, ServeOptions
+from agentgym.policies.vllm import VLLMPolicy
+from agentgym.policies.vllm_http import ServerOptions
 from agentgym.rollout import SamplingOptions
 
 
@@ -44,13 +51,84 @@ def open_model(
     policy = hf.HFPolicy.from_pretrained(resolve_model(name))
     hf.spare_threads(policy.model)
     prompt = prompt_of(name, policy.prompt, env, template, context)
+    sampling = _fitting(name, policy, sampling)
+    return Model(name, policy, Script(prompt, policy.tokenizer), sampling, _weights(name, policy))
+
+
+@contextmanager
+def open_served(
+    name: str,
+    env: str,
+    server: ServerOptions,
+    context: str | None = None,
+    sampling: SamplingOptions | None = None,
+) -> Iterator[Model]:
+    """Yield a model that vLLM servers answer for, with the weights that they have.
+
+    Args:
+        name: The same model, by its folder, hub id or bundled name: it has the tokenizer and the
+            prompt.
+        env: As for :func:`open_model`, like the arguments that follow.
+        server: Where the servers are.
+        context: What of the past it sees.
+        sampling: How turns are sampled; contexts are as long as the servers read.
+
+    Raises:
+        UsageError, DataError: As for :func:`open_model`.
+        ServerError: A server cannot be used; the message says what was found and what to do.
+    """
+    _refuse_run(Path(name))
+    folder = resolve_model(name)
+    saved = saved_prompt(Path(folder)) if Path(folder).is_dir() else None
+    prompt = prompt_of(name, saved, env, "tags", context)
+    tokenizer = import_module("agentgym.policies.hf").load_tokenizer(folder)
+    with closing(VLLMPolicy(server, tokenizer, way=None)) as policy:
+        sampling = _fitting(name, policy, sampling)
+        urls = ", ".join(server.urls)
+        yield Model(name, policy, Script(prompt, tokenizer), sampling, endpoint=urls)
+
+
+@contextmanager
+def open_own_server(
+    name: str,
+    env: str,
+    serve: ServeOptions,
+    log: Path,
+    say: Callable[[str], None],
+    context: str | None = None,
+) -> Iterator[Model]:
+    """Start a vLLM server of a model on this machine, and yield the model as it answers for it.
+
+    Args:
+        name: As for :func:`open_model`.
+        env: Likewise.
+        serve: How the server is started.
+        log: File for what the server says.
+        say: Told what people should know.
+        context: What of the past the model sees.
+
+    Raises:
+        UsageError, DataError, ServerError: As for :func:`open_served`, and where vLLM is not there
+            or does not start.
+    """
+    _refuse_run(Path(name))
+    folder = resolve_model(name)
+    served = Served(model=folder, name=Path(folder).name)
+    with ModelServer(served, serve, log, say) as running:
+        server = ServerOptions(urls=(running.url,), model=served.name)
+        with open_served(name, env, server, context) as model:
+            yield replace(model, weights=_digest(folder), endpoint=None)
+
+
+def _fitting(name: str, policy: Any, sampling: SamplingOptions | None) -> SamplingOptions:
+    """Return how turns are sampled, evaluation's defaults where nothing is asked for."""
     if sampling is None:
         room = policy.max_context
         sampling = SamplingOptions(
             temperature=0.4, max_tokens=min(512, room // 8), max_context=room
         )
     check_context(name, policy, sampling)
-    return Model(name, policy, Script(prompt, policy.tokenizer), sampling, _weights(name, policy))
+    return sampling
 
 
 def _refuse_run(folder: Path) -> None:
@@ -65,9 +143,14 @@ def _refuse_run(folder: Path) -> None:
 
 def _weights(name: str, policy: Any) -> str | None:
     """Return SHA-256 over what a model folder loads, or the commit of a model of the hub."""
-    folder = Path(resolve_model(name))
+    return _digest(resolve_model(name)) or getattr(policy.model.config, "_commit_hash", None)
+
+
+def _digest(model: str) -> str | None:
+    """Return SHA-256 over what a model folder loads; None of a model of the hub."""
+    folder = Path(model)
     if not folder.is_dir():
-        return getattr(policy.model.config, "_commit_hash", None)
+        return None
     whole = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"):

@@ -378,6 +378,7 @@ async def play_policy(
     seed: str,
     draws: str | None = None,
     finished: Callable[[Trajectory], None] | None = None,
+    at_once: int | None = None,
 ) -> list[Trajectory]:
     """Play one episode a key with a policy in tokens, at the policy's own pacing.
 
@@ -393,6 +394,7 @@ async def play_policy(
         seed: Where all draws come from, together with each key.
         draws: Where the policy's draws come from instead; the environments keep to ``seed``.
         finished: Told each episode as soon as it is over.
+        at_once: How many episodes of a free policy go on at the same time; None lets all of them.
     """
     drawn_from = seed if draws is None else draws
 
@@ -403,6 +405,7 @@ async def play_policy(
 
     done: list[Trajectory] = []
     wave = (pool.capacity if policy.pacing == "rounds" else None) or len(keys) or 1
+    bound = at_once if policy.pacing == "free" else None  # a round waits for all of its wave
     for start in range(0, len(keys), wave):
         part = keys[start : start + wave]
         rounds = Rounds(policy, len(part))
@@ -411,7 +414,7 @@ async def play_policy(
         def voice(key: Key, _: int, sample: Sampler = sample) -> Voice:
             return TokenVoice(sample, conversation(), options, session_name(drawn_from, key))
 
-        done += await play_all(pool, part, voice, seed, rounds.leave, finished=over)
+        done += await play_all(pool, part, voice, seed, rounds.leave, bound, over)
     return done
 
 

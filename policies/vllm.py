@@ -56,6 +56,8 @@ class VLLMPolicy:
         options: The servers, and how they are treated.
         tokenizer: The model's own.
         way: How weights get there: ``disk`` reloads those of a folder, ``lora`` loads an adapter.
+            None is for evaluation: the servers keep the weights that they have, may be started
+            without any flag, and may return log-probabilities of temperature 1.
         version: Of the weights that the servers have now.
 
     Attributes:
@@ -70,7 +72,7 @@ class VLLMPolicy:
     pacing: Literal["rounds", "free"] = "free"
 
     def __init__(
-        self, options: ServerOptions, tokenizer: Decoder, way: Way = "disk", version: int = 0
+        self, options: ServerOptions, tokenizer: Decoder, way: Way | None = "disk", version: int = 0
     ) -> None:
         if not options.urls:
             raise UsageError("no server is named; give one as --server http://HOST:PORT")
@@ -80,7 +82,8 @@ class VLLMPolicy:
         self._tokenizer = tokenizer
         self._homes: dict[str, Replica] = {}
         self._sampling, self._busy_since = 0, 0.0
-        self._cools_first: bool | None = None
+        # What is not trained on needs no log-probabilities of its temperature.
+        self._cools_first: bool | None = True if way is None else None
         self._thread = LoopThread()
         try:
             self._replicas = self._thread.run(self._connect(options, way))
@@ -188,7 +191,7 @@ class VLLMPolicy:
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _connect(self, options: ServerOptions, way: Way) -> list[Replica]:
+    async def _connect(self, options: ServerOptions, way: Way | None) -> list[Replica]:
         run = uuid.uuid4().hex[:6]
         replicas = [Replica(url, options, self.probe, run) for url in options.urls]
         try:

@@ -71,27 +71,23 @@ class Replica:
         self._heard = 0.0  # when it last answered
         self._doubted = False
 
-    async def connect(self, way: Way) -> None:
+    async def connect(self, way: Way | None) -> None:
         """Find out what the server is, and that it can do what is needed.
 
         Args:
-            way: How weights will get there.
+            way: How weights will get there; None asks for those that are there.
 
         Raises:
             ServerError: Nothing is there, it is no vLLM or too old, or it lacks a model or a flag;
                 the message says which and what to do.
         """
-        self._way = way
         check_version(self.url, await self._version())
         card = _model_card(self.url, await self._http.get("/v1/models"), self._options.model)
         self.model = self._base = str(card["id"])
         self.max_context = int(card["max_model_len"])
-        path, how = _NEEDS[way]
-        if not await self._has_route(path):
-            raise ServerError(
-                f"the vLLM server at {self.url} takes no weights: it has no {path}; start it with"
-                f" {how} (agentgym serve does)"
-            )
+        if way is not None:
+            await self._check_takes_weights(way)
+            self._way = way
         # One that takes adapters dies of a row that is scored beside other requests (0.32, CPU).
         self._scores_alone = await self._has_route(_LOAD)
         self.fingerprint = await self._persist(self._take_fingerprint)
@@ -195,6 +191,14 @@ class Replica:
                 " the token ids and weights of vLLM 0.16 or later: agentgym serve, or vllm serve"
             ) from error
 
+    async def _check_takes_weights(self, way: Way) -> None:
+        path, how = _NEEDS[way]
+        if not await self._has_route(path):
+            raise ServerError(
+                f"the vLLM server at {self.url} takes no weights: it has no {path}; start it with"
+                f" {how} (agentgym serve does)"
+            )
+
     async def _has_route(self, path: str) -> bool:
         try:
             await self._http.post(path, {})  # of a route that is there: something is missing in it
@@ -230,7 +234,7 @@ class Replica:
                 if now - gone_since >= self._options.patience:
                     raise ServerError(
                         f"{error} for {self._options.patience:.0f} s; start the server again and go"
-                        " on with --resume, or raise policy.server.patience"
+                        " on (training with --resume), or raise policy.server.patience"
                     ) from error
             except (Lost, Refused) as error:
                 if isinstance(error, Refused) and not self._vanished(error):

@@ -376,3 +376,29 @@ def server(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> Ite
         yield running
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def corridor_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder for the corridor, with random weights."""
+    from agentgym.envs.corridor import WORDS
+    from agentgym.policies.prompt import load_prompt
+    from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "random"
+    tokenizer = train_tokenizer([" ".join(WORDS)] * 10, 300)
+    shape = Shape(hidden=32, layers=1, intermediate=64, context=256)
+    fresh_model(tokenizer, shape, seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    load_prompt("corridor", "plain", "full").save(folder)
+    return folder
+
+
+@pytest.fixture
+def vllm(tmp_path: Path) -> Path:
+    """A command that takes vLLM's arguments, and is the fake server."""
+    fake = Path(__file__).parents[1] / "fake_vllm.py"
+    path = tmp_path / "vllm"
+    path.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} {fake} --model "$@"\n')
+    path.chmod(0o755)
+    return path

@@ -9,16 +9,12 @@ from typing import Any
 import pytest
 
 from agentgym.config import Config, load
-from agentgym.envs.corridor import WORDS
 from agentgym.errors import ServerError, StaleWeightsError, UsageError
 from agentgym.policies import vllm_replica
-from agentgym.policies.prompt import load_prompt
 from agentgym.policies.serve import ModelServer
 from agentgym.train import Reporter, dry_run, run_training
-from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
 
 QUIET = Reporter(lambda _: None, lambda _: None)
-FAKE = Path(__file__).parents[1] / "fake_vllm.py"
 
 
 @pytest.fixture(autouse=True)
@@ -26,16 +22,9 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_replica, "_FIRST_WAIT_S", 0.02)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder for the corridor, with random weights."""
-    folder = tmp_path_factory.mktemp("models") / "random"
-    tokenizer = train_tokenizer([" ".join(WORDS)] * 10, 300)
-    shape = Shape(hidden=32, layers=1, intermediate=64, context=256)
-    fresh_model(tokenizer, shape, seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    load_prompt("corridor", "plain", "full").save(folder)
-    return folder
+@pytest.fixture
+def model(corridor_model: Path) -> Path:
+    return corridor_model
 
 
 @pytest.fixture
@@ -141,15 +130,6 @@ def test_a_context_that_only_the_server_finds_too_long_ends_one_episode(
     (step,) = steps(tmp_path / "run")
     assert step["stop/tokens"] > 0
     assert step["stop/error"] == 0
-
-
-@pytest.fixture
-def vllm(tmp_path: Path) -> Path:
-    """A command that takes vLLM's arguments."""
-    path = tmp_path / "vllm"
-    path.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} {FAKE} --model "$@"\n')
-    path.chmod(0o755)
-    return path
 
 
 def test_a_server_that_is_killed_while_it_samples_costs_a_run_nothing_but_time(
