@@ -28,7 +28,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-DEV_ROUTES = ("/collective_rpc", "/reset_prefix_cache")
 LORA_ROUTES = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 BLOCK = 16  # tokens that the prefix cache holds together
 

@@ -26,9 +26,8 @@ class GuardOptions(BaseModel):
 
     Attributes:
         on_collapse: ``warn`` says it; the others too, and ``save`` saves a checkpoint, ``lower-lr``
-            multiplies the policy's learning rate by ``lr_factor``
-            from the next step on, ``stop`` saves and
-            ends the run.
+            multiplies the policy's learning rate by ``lr_factor`` from the next step on, ``stop``
+            saves and ends the run.
         baseline: Steps that tell what is usual.
         patience: Steps in a row that must be wrong.
         entropy_low: Entropy may fall to so much of what it was,

@@ -22,7 +22,6 @@ from agentgym.types import Group
 
 STEPS = 200
 ONLY_REPLAY = {"tool_schedule": "none", "selector": "none", "warmup_steps": 1}
-ONLY_TOOLS = {"replay_coef": 0.0, "selector": "none"}
 ONLY_CLIP_COV = {"replay_coef": 0.0, "tool_schedule": "none"}
 NEUTRAL = {"tool_schedule": "none", "selector": "none", "replay_coef": 0.0}
 
