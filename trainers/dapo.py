@@ -15,6 +15,9 @@ Departures:
 - Overlong shaping is off unless ``overlong_limit`` says how long a turn may be, and counts turns:
   a trajectory of many turns is no overlong answer.
 - The dual clip of the other bases stays.
+
+What to watch: ``rollout/rounds``, how often a step played to find groups with a signal, and
+``rollout/left_out``, the episodes that this cost; at ``max_rounds`` the step was not filled.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ rest against the mean of all. A group of which fewer than two stay goes; where n
 all do, so that a run goes on whose model cannot yet follow the format. Released code then draws a
 power of two of rows at random, to suit its machines; here all stay. Its sum over tokens is divided
 by the padded width and not by the number of trajectories.
+
+What to watch: ``drbot/incomplete`` and the other filters' shares of trajectories;
+``rollout/left_out``, the episodes that nothing was learnt from.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ above others; dividing by the length makes long wrong answers cheap.
 Departures: released trainers' ``seq-mean-token-sum-norm`` divides by the padded width and not by
 the number of sequences, so that the loss grows with the batch; here it is a mean. The constant
 scales the whole loss, which Adam takes out again, and so weighs only against other terms.
+
+What to watch: ``response_length/mean``, which is not to grow on its own; ``group/frac_zero_std``.
 """
 
 from __future__ import annotations

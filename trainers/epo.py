@@ -32,6 +32,10 @@ What to compare with: the published success is the largest of about 25 evaluatio
 each, averaged over seeds. Of a policy that stays at 0.4, 0.6 or 0.8 that is expected to be 0.64,
 0.83 or 0.97; a last checkpoint measured on many episodes is not to be held against it.
 
+What to watch: ``epo/outside``, the share of tokens outside the corridor; ``epo/bonus_above``, what
+the corridor leaves of the bonus above it, below 0 where it pushes entropy back; every ``log_every``
+steps ``optim/grad_norm/smooth``, how hard the penalty alone pulls; and ``actor/entropy``, which all
+of it is about.
 """
 
 from __future__ import annotations

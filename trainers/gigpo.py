@@ -15,6 +15,9 @@ counter of steps, not by the text of the observation. Returns follow the turns o
 where released code takes the rows in the order of the batch. Each trajectory counts once in its
 group's statistics; released code counts each of its turns (``unit="turn"``). A divergence in the
 reward counts in A_i alone.
+
+What to watch: ``gigpo/compared``, the share of turns that another turn is compared with. Near 0 it
+is GRPO, as where observations never come twice.
 """
 
 from __future__ import annotations

@@ -13,6 +13,10 @@ Z. Shao et al., "DeepSeekMath", arXiv 2402.03300. Departures, all of them settin
 - ``credit="best"`` is for success in any of several tries: the best of a group alone has an
   advantage, of (R_best - R_second) / (std + eps), as in Y. Tang et al., arXiv 2503.19595, by verl.
 - A group of one has no statistic and is refused instead of keeping its raw return.
+
+What to watch: ``group/frac_zero_std``, the share of groups that teach nothing as all their returns
+are the same; ``actor/clip_frac`` and ``actor/ppo_kl``, how far an update went; ``actor/entropy``,
+as a policy that has become sure no longer finds anything new.
 """
 
 from __future__ import annotations

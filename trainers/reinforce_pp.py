@@ -12,6 +12,9 @@ Departures: released code forgets what is to come at each token that the policy 
 no credit crosses what an environment said, though one row holds the trajectory; here credit flows
 along the trajectory, whatever rows it is in. The paper weighs the divergence by 0.001 or so; here
 it is off unless ``kl_coef`` is set, as in the other bases.
+
+What to watch: ``advantage/min`` and ``advantage/max``: whitening over the batch makes the few
+tokens that stand out large where most returns are the same.
 """
 
 from __future__ import annotations

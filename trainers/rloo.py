@@ -9,6 +9,9 @@ Departures: the paper has the plain gradient of log-probabilities, this the clip
 is the same in the first update of a step. The paper puts the divergence from the reference into the
 reward: ``kl_coef`` above 0 does so, ``kl_in="loss"`` makes it a term of the loss instead. A group
 of one is refused instead of keeping its raw return.
+
+What to watch: ``group/frac_zero_std``, the share of groups that teach nothing as all their returns
+are the same; ``optim/grad_norm``, as nothing divides the returns.
 """
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ def test_every_method_tells_its_paper_and_what_it_does() -> None:
     for d in describe_all():
         assert d.paper.startswith("arXiv"), d.name
         assert len(d.text.splitlines()) > 5, d.name
+
+
+def test_every_method_names_metrics_to_watch() -> None:
+    silent = [d.name for d in describe_all() if not re.search(r"``[a-z_]+/[a-z_]+``", d.text)]
+    assert silent == []
 
 
 def test_the_pages_are_what_the_methods_say_of_themselves() -> None:
