@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import TypeVar
 
@@ -90,7 +91,14 @@ def _module_of(path: Path) -> ModuleType:
     module = sys.modules[name] = module_from_spec(spec)  # where its annotations are looked up
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
+    except Exception as error:  # a file of somebody else raises what it likes
         del sys.modules[name]
-        raise DataError(f"cannot import {path}: {error}") from error
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"cannot import {path}{_place(error, path)}: {what}") from error
     return module
+
+
+def _place(error: Exception, path: Path) -> str:
+    """Return in which line of a file an exception arose, as a clause; empty where in none."""
+    lines = [one.lineno for one in extract_tb(error.__traceback__) if one.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""

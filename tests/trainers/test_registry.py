@@ -146,6 +146,7 @@ def test_a_method_in_a_file_has_presets_as_any_other(write) -> None:
     [
         ("def broken(:", "cannot import"),
         ("import no_such_module_anywhere", "cannot import"),
+        ("x = 1\ny = z", "line 2: NameError: name 'z' is not defined"),
         ("from agentgym.trainers.grpo import GRPO", "one Method of its own; it has none"),
         (HALVING + "class Other(Halving): ...", "it has Halving, Other"),
     ],
