@@ -17,7 +17,6 @@ turn, the best of some rounds. All three must give the same scores.
 from __future__ import annotations
 
 import argparse
-import platform
 import random
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from learner import processor
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from agentgym.policies.gold_answer import WrittenAnswer
@@ -127,14 +127,6 @@ def table(rounds: int) -> list[str]:
             f" {found['cached'] / found['single']:.2f} |"
         )
     return lines
-
-
-def processor() -> str:
-    """Return what the processor calls itself."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def main() -> None:
