@@ -58,15 +58,22 @@ from agentgym.trainers.method import Forward, Loss, Method, Need, Options, Term
 class EPOOptions(Options):
     """The settings of EPO, named after the paper's symbols where it has them."""
 
-    entropy_coef: float = Field(0.001, ge=0, description="lambda, weight of bonus and penalty")
+    entropy_coef: float = Field(
+        0.001, ge=0, description="lambda, weight of bonus and penalty (tables 2 and 3: 0.001)"
+    )
     alpha: float = Field(
         0.1,
         ge=0,
-        description="weight of the penalty (ALFWorld; ScienceWorld 0.05; 0: the bonus alone)",
+        description="weight of the penalty (tables 2 and 3: ALFWorld 0.1, ScienceWorld 0.05);"
+        " 0: the bonus alone",
     )
-    kappa_low: float = Field(0.0, ge=0, description="kappa_l, lower bound in references")
-    kappa_high: float = Field(2.0, ge=0, description="kappa_r, upper bound in references")
-    decay: float = Field(3.0, ge=0, description="gamma, how fast beta falls")
+    kappa_low: float = Field(
+        0.0, ge=0, description="kappa_l, lower bound in references (tables 2 and 3: 0)"
+    )
+    kappa_high: float = Field(
+        2.0, ge=0, description="kappa_r, upper bound in references (tables 2 and 3: 2)"
+    )
+    decay: float = Field(3.0, ge=0, description="gamma, how fast beta falls (tables 2 and 3: 3)")
     penalty: Literal["hinge", "indicator"] = Field(
         "hinge", description="hinge (version 2) has a gradient, indicator (version 1, code) none"
     )
