@@ -15,7 +15,10 @@ from agentgym.errors import UsageError
 
 def view(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, shown side by side.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of runs or evaluations, shown side by side."
+        ),
     ],
     terminal: Annotated[
         bool, typer.Option("--terminal", help="Show the essentials here, without a browser.")
@@ -31,7 +34,7 @@ def view(
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
 ) -> None:
-    """Look at runs: curves, trajectories token by token, groups, branches, two side by side."""
+    """Look at runs and evaluations: curves, trajectories token by token, groups, two side by side."""
     if terminal and export is not None:
         raise UsageError("--terminal shows the run here and --export writes a file; choose one")
     opened = open_runs(runs)

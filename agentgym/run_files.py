@@ -12,7 +12,7 @@ import tomllib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from agentgym import __version__
 from agentgym.errors import DataError
 
 METRICS_FILE = "metrics.jsonl"
+_RESULTS_FILE = "results.json"
+EVALUATION = "eval"
+"""What the trajectories of an evaluation by itself are named; those in a run have a step."""
+
 _EXPECTED: Mapping[str, type | tuple[type, ...]] = {
     "task": str,
     "member": int,
@@ -35,9 +39,9 @@ _TURN = ("observation", "text", "action")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file of trajectories: of a training step, or of the evaluation after one."""
+    """One file of trajectories: of a training step, of the evaluation after one, or of another."""
 
-    name: str  # train/10 or eval/10
+    name: str  # train/10, eval/10 or EVALUATION
     kind: str  # train or eval
     step: int
     path: Path
@@ -45,7 +49,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder, as far as it can be read.
+    """The folder of a run, or of an evaluation by itself, as far as it can be read.
 
     ``problems`` has a line for each thing that cannot: which file, where in it, and what it is.
     """
@@ -53,7 +57,7 @@ class Run:
     path: Path
     steps: tuple[Mapping[str, float], ...]  # metrics, sorted by step; the last word on a step wins
     sources: tuple[Source, ...]  # sorted by step, training before evaluation
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)  # an evaluation's is its protocol
     about: Mapping[str, Any] = field(default_factory=dict)  # env.json
     problems: tuple[str, ...] = ()
 
@@ -64,7 +68,10 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What was trained, how, by what seed, as far as the configuration says."""
+        """What was trained or measured, how, by what seed, as far as the folder says."""
+        if {"policy", "suite"} <= self.config.keys():  # a protocol
+            seed = self.config.get("seed", 0)
+            return f"{self.config['policy']} on {self.config['suite']}, seed {seed}"
         suite = _inner(self.config, "env", "suite")
         method = _inner(self.config, "method", "name") if self.config else None
         if suite is None:
@@ -73,7 +80,7 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """Read a run folder but for its trajectories, which :func:`read_source` reads.
+    """Read a folder but for its trajectories, which :func:`read_source` reads.
 
     Raises:
         DataError: It is no folder, or holds neither metrics nor trajectories.
@@ -81,13 +88,15 @@ def open_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected that of a run, as runs/NAME")
     problems: list[str] = []
-    steps = _with_first(folder, _metrics(folder / METRICS_FILE, problems), problems)
+    measured = _table(folder / _RESULTS_FILE, json.loads, problems)
+    first = measured or _table(folder / "eval/step_000000" / _RESULTS_FILE, json.loads, problems)
+    steps = _with_first(first, _metrics(folder / METRICS_FILE, problems))
     sources = tuple(sorted(_sources(folder), key=lambda s: (s.step, s.kind == "eval")))
     if not (steps or sources):
         why = f"; {problems[0]}" if problems else ""
         raise DataError(
-            f"{folder} is no run that can be shown: it has neither {METRICS_FILE} with steps nor"
-            f" trajectories{why}"
+            f"{folder} is neither a run nor an evaluation that can be shown: it has no"
+            f" {METRICS_FILE} with steps, no {_RESULTS_FILE} and no trajectories{why}"
         )
     about = _table(folder / "env.json", json.loads, problems)
     version = about.get("agentgym")
@@ -96,7 +105,7 @@ def open_run(folder: Path) -> Run:
             f"{folder / 'env.json'}: the run is of agentgym {version}, this is {__version__};"
             " what it calls otherwise is not shown"
         )
-    config = _table(folder / "config.toml", tomllib.loads, problems)
+    config = _table(folder / "config.toml", tomllib.loads, problems) or _protocol(measured)
     return Run(folder, steps, sources, config, about, tuple(problems))
 
 
@@ -137,6 +146,17 @@ def trajectories(source: Source, problems: list[str]) -> Iterator[tuple[int, dic
     problems += _few(wrong)
 
 
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """Return what to call runs beside each other: so much of each path's end as tells them apart.
+
+    What has the same path keeps the same name.
+    """
+    ends = [run.path.resolve().parts for run in runs]
+    apart = len(set(ends))
+    depth = next(n for n in count(1) if len({parts[-n:] for parts in ends}) == apart)
+    return ["/".join(parts[-depth:]) for parts in ends]
+
+
 def series(steps: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
     """Return the finite values of a metric as (step, value), in the order of the steps."""
     return [(line["step"], line[name]) for line in steps if math.isfinite(line.get(name, math.nan))]
@@ -165,6 +185,8 @@ def repeated(trajectory: Mapping[str, Any]) -> int:
 
 
 def _sources(folder: Path) -> Iterator[Source]:
+    for path in folder.glob("trajectories.jsonl*"):
+        yield Source(EVALUATION, "eval", 0, path)
     for path in (folder / "trajectories").glob("step_*.jsonl*"):
         number = path.name.removeprefix("step_").split(".")[0]
         if number.isdigit():
@@ -192,19 +214,23 @@ def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, float], ...]
 
 
 def _with_first(
-    folder: Path, steps: tuple[Mapping[str, float], ...], problems: list[str]
+    measured: Mapping[str, Any], steps: tuple[Mapping[str, float], ...]
 ) -> tuple[Mapping[str, float], ...]:
     """Return the metrics with what was measured before the first step, as step 0.
 
     No line of metrics has that: they are written after a step.
     """
-    table = _table(folder / "eval" / "step_000000" / "results.json", json.loads, problems)
-    suite, rate = _inner(table, "protocol", "suite"), _inner(table, "summary", "success")
+    suite, rate = _inner(measured, "protocol", "suite"), _inner(measured, "summary", "success")
     if not (suite and isinstance(rate, dict)) or any(line["step"] == 0 for line in steps):
         return steps
-    numbers = {"success_rate": rate.get("value"), "score": _inner(table, "summary", "score")}
+    numbers = {"success_rate": rate.get("value"), "score": _inner(measured, "summary", "score")}
     first = {f"eval/{suite}/{n}": v for n, v in numbers.items() if isinstance(v, int | float)}
     return ({"step": 0, **first}, *steps) if first else steps
+
+
+def _protocol(measured: Mapping[str, Any]) -> Mapping[str, Any]:
+    protocol = measured.get("protocol")
+    return protocol if isinstance(protocol, dict) else {}
 
 
 def _table(path: Path, parse: Any, problems: list[str]) -> Mapping[str, Any]:

@@ -82,8 +82,11 @@ def export(runs: Sequence[Run], out: Path, limit: int) -> tuple[int, int]:
         How many it carries, and how many it leaves out.
 
     Raises:
+        UsageError: ``out`` is a folder.
         DataError: The file cannot be written.
     """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; expected the name of a file, as report.html")
     carried = embedded(Reader(runs), limit)
     make_folder(out.parent)
     write_atomic(out, page(page_data(runs) | carried, served=False))

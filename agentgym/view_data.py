@@ -22,6 +22,7 @@ from agentgym.run_files import (
     invalid,
     lines_of,
     metric_names,
+    names_of,
     repeated,
     series,
     trajectories,
@@ -148,7 +149,8 @@ class Reader:
 
 def page_data(runs: Sequence[Run]) -> dict[str, Any]:
     """Return what the page shows at once."""
-    return {"runs": [_run(run) for run in runs], "panels": _panels(runs)}
+    named = zip(runs, names_of(runs), strict=True)
+    return {"runs": [_run(run, name) for run, name in named], "panels": _panels(runs)}
 
 
 def embedded(reader: Reader, limit: int) -> dict[str, Any]:
@@ -183,9 +185,9 @@ def _shares(sizes: Sequence[int], limit: int) -> list[int]:
     return shares
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Run, name: str) -> dict[str, Any]:
     return {
-        "name": run.name,
+        "name": name,
         "title": run.title,
         "config": _flat(run.config),
         "about": _flat(run.about),

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentgym.console import say, say_table, spark, warn
 from agentgym.curves import label, panels_of
-from agentgym.run_files import Run, Source, invalid, read_source, repeated, series
+from agentgym.run_files import EVALUATION, Run, Source, invalid, read_source, repeated, series
 
 _SHOWN = 8  # trajectories
 _CUT = 60  # characters of a goal
@@ -52,10 +52,14 @@ def _show_source(source: Source) -> None:
     won = sum(trajectory["won"] for trajectory in found)
     stops = Counter(trajectory["stop"] for trajectory in found)
     ends = ", ".join(f"{stop} {count}" for stop, count in stops.most_common())
-    say(f"\n{kind} after step {source.step}: {won} of {len(found)} won; stops: {ends}")
+    after = "" if source.name == EVALUATION else f" after step {source.step}"
+    say(f"\n{kind}{after}: {won} of {len(found)} won; stops: {ends}")
     repeats, unknown = sum(map(repeated, found)), sum(map(invalid, found))
     turns = sum(len(trajectory["turns"]) for trajectory in found)
-    say(f"of {turns} turns {unknown} were invalid and {repeats} repeated the action before")
+    say(
+        f"of {turns} turns {unknown} were invalid (off the format, or an action that the"
+        f" environment does not know) and {repeats} repeated the action before"
+    )
     say_table(
         ("task", "episode", "result", "turns", "invalid", "repeated", "goal"),
         [_cells(trajectory) for trajectory in _worth_a_look(found)],

@@ -10,7 +10,16 @@ import pytest
 
 from agentgym import __version__
 from agentgym.errors import DataError
-from agentgym.run_files import Source, invalid, open_run, read_source, repeated, series
+from agentgym.run_files import (
+    Run,
+    Source,
+    invalid,
+    names_of,
+    open_run,
+    read_source,
+    repeated,
+    series,
+)
 
 MakeRun = Callable[..., Path]
 
@@ -98,8 +107,42 @@ def test_what_is_no_run_is_refused(tmp_path: Path, content: dict[str, str] | Non
         folder.mkdir()
         for name, text in content.items():
             (folder / name).write_text(text)
-    with pytest.raises(DataError, match="is no "):
+    with pytest.raises(DataError, match=r"is no folder|is neither a run nor an evaluation"):
         open_run(folder)
+
+
+def test_an_evaluation_by_itself_is_read_like_that_of_a_run(make_run: MakeRun) -> None:
+    run = open_run(make_run() / "eval" / "step_000000")
+    assert [(source.name, source.kind) for source in run.sources] == [("eval", "eval")]
+    assert series(run.steps, "eval/corridor/test/success_rate") == [(0, 0.25)]
+    assert len(read_source(run.sources[0])[0]) == 8
+    assert run.problems == ()
+
+
+def test_an_evaluation_is_named_by_its_protocol(make_run: MakeRun) -> None:
+    folder = make_run() / "eval" / "step_000000"
+    protocol = {"policy": "expert", "suite": "corridor/test", "seed": 3}
+    (folder / "results.json").write_text(json.dumps({"protocol": protocol}))
+    run = open_run(folder)
+    assert run.title == "expert on corridor/test, seed 3"
+    assert run.config == protocol
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["one/run"], ["run"]),
+        (["a/x", "a/y"], ["x", "y"]),
+        (["epo/seed-0/run", "epo/seed-1/run"], ["seed-0/run", "seed-1/run"]),
+        (["a/run", "a/run", "b/run"], ["a/run", "a/run", "b/run"]),
+        (["run", "b/run"], ["{}/run", "b/run"]),
+    ],
+)
+def test_runs_are_named_by_what_tells_their_folders_apart(
+    tmp_path: Path, paths: list[str], names: list[str]
+) -> None:
+    runs = [Run(tmp_path / path, (), ()) for path in paths]
+    assert names_of(runs) == [name.format(tmp_path.name) for name in names]
 
 
 # Trajectories -------------------------------------------------------------------------------------

@@ -252,7 +252,24 @@ def test_the_terminal_shows_curves_and_trajectories(agentgym: Any, make_run: Mak
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
     assert lines["Reward"].split() == ["Reward", "▁▄█", "1", "3", "1", "3"]
     assert "training after step 2: 4 of 8 won; stops: terminated 4, turns 4" in out
-    assert "of 24 turns 2 were invalid and 2 repeated the action before" in out
+    assert "of 24 turns 2 were invalid (off the format, or" in out
+    assert "and 2 repeated the action before" in out
+
+
+def test_the_terminal_shows_an_evaluation_by_itself(agentgym: Any, make_run: MakeRun) -> None:
+    code, out, err = agentgym("view", make_run() / "eval" / "step_000000", "--terminal")
+    assert (code, err) == (0, "")
+    assert "evaluation: 4 of 8 won; stops: terminated 4, turns 4" in out
+
+
+def test_a_folder_is_no_name_for_the_exported_file(
+    agentgym: Any, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = agentgym("view", make_run(), "--export", ".")
+    assert (code, err) == (
+        2, "agentgym: . is a folder; expected the name of a file, as report.html\n",
+    )  # fmt: skip
 
 
 def test_the_terminal_and_a_file_are_not_asked_for_at_once(agentgym: Any, tmp_path: Path) -> None:

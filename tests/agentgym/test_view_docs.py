@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ def test_a_command_of_the_page_works(
         model.mkdir(parents=True)
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
             (model / name).write_text("{}")
+    for seed, policy in enumerate(("random", "expert")):
+        evaluation = tmp_path / "runs" / f"seed-{seed}" / "eval" / "step_000000"
+        shutil.copytree(evaluation, tmp_path / "results" / policy)
     monkeypatch.chdir(tmp_path)
     code, out, err = agentgym(*shlex.split(command))
     assert (code, err) == (0, "")

@@ -3,6 +3,7 @@
 Run by ``make test-browser``; needs playwright and a Chromium, which is found on the path.
 """
 
+import gzip
 import json
 import shutil
 import time
@@ -169,6 +170,43 @@ def test_two_runs_stand_side_by_side_on_the_same_task(
     assert tab.locator(".turn.differs").count() == 2
     tab.get_by_label("tasks", exact=True).select_option("parted")
     tab.get_by_text("No task is in both like that.").wait_for()
+
+
+def test_two_evaluations_stand_side_by_side(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    folders = [make_run(name) / "eval" / "step_000000" for name in ("a", "b")]
+    url = serve(*folders)
+    goto(tab, url, "")
+    assert tab.locator("nav a[aria-current]").inner_text() == "Trajectories"
+    assert tab.locator("#count").inner_text() == "16 of 16"
+    goto(tab, url, "compare")
+    assert tab.get_by_label("left").input_value() == "0 eval"
+    assert tab.get_by_label("right").input_value() == "1 eval"
+    assert "a-0/eval/step_000000, evaluation" in tab.locator(".column h3").first.inner_text()
+
+
+def test_what_is_compared_at_first_has_a_task_in_common(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    folder = make_run()
+    shutil.rmtree(folder / "eval")
+    steps = folder / "trajectories"
+    played = gzip.decompress((steps / "step_000002.jsonl.gz").read_bytes())
+    (steps / "step_000003.jsonl").write_bytes(played)
+    (steps / "step_000004.jsonl").write_bytes(played.replace(b"task-", b"other-"))
+    url = serve(folder)
+    goto(tab, url, "compare")
+    assert tab.get_by_label("left").input_value() == "0 train/2"
+    assert tab.get_by_label("right").input_value() == "0 train/3"
+    tab.get_by_label("right").select_option("0 train/4")
+    tab.get_by_text("A training step draws tasks of its own").wait_for()
+
+
+def test_a_task_is_told_by_its_end_and_its_goal(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    goto(tab, serve(make_run()), "trajectories")
+    cell = tab.locator(".row.item .tail").first
+    assert cell.inner_text().startswith("task-")
+    assert cell.evaluate("e => getComputedStyle(e).direction") == "rtl"
+    assert tab.get_by_role("columnheader", name="Goal").count() == 1
 
 
 def test_what_a_model_said_is_shown_as_text(tab: Any, serve: Show, make_run: MakeRun) -> None:

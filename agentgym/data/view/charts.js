@@ -3,8 +3,7 @@
 const WIDE = 360;
 const HIGH = 190;
 const EDGE = { left: 44, right: 8, top: 8, bottom: 20 };
-const STROKES = ["", "5 3", "2 3", "8 3 2 3"];
-const STROKE_NAMES = ["solid", "dashed", "dotted", "dashed"];
+const STROKES = ["", "5 3", "1.5 2.5", "8 3 2 3", "1.5 6", "12 3"];
 const HUES = 6;
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 
@@ -23,7 +22,7 @@ function linesOf(panel) {
     panel.names.map((name, n) => ({
       points: run.metrics[name] || [],
       label: [panel.names.length > 1 && panel.labels[n], many && run.name].filter(Boolean).join(", "),
-      colour: `var(--c${(many ? r : n) % HUES})`,
+      colour: hue(many ? r : n),
       stroke: many ? n % STROKES.length : Math.floor(n / HUES) % STROKES.length,
     })),
   ).filter((line) => line.points.length);
@@ -46,9 +45,25 @@ function linePanel(panel) {
     reading.textContent = step === null ? "" : `step ${step}: ` + said.filter(([, point]) => point)
       .map(([label, point]) => (label ? label + " " : "") + number(point[1])).join(", ");
   });
-  const legend = lines.filter((line) => line.label).map((line) =>
-    el("span", { "--swatch": line.colour, "--stroke": STROKE_NAMES[line.stroke] }, line.label));
-  return frame(panel, legend.length ? el("div", { class: "legend" }, legend) : null, picture, reading);
+  const legend = legendOf(panel, lines);
+  return frame(panel, legend.length ? el("div", { class: "legend" }, legend.map(swatch)) : null, picture, reading);
+}
+
+// Of several runs each colour is told once, and each stroke.
+function legendOf(panel, lines) {
+  if (data.runs.length === 1 || panel.names.length === 1) return lines.filter((line) => line.label);
+  return [...data.runs.map((run, r) => ({ label: run.name, colour: hue(r), stroke: 0 })),
+    ...panel.labels.map((label, n) => ({ label, colour: "var(--quiet)", stroke: n % STROKES.length }))];
+}
+
+function swatch({ label, colour, stroke }) {
+  const line = svg("line", { x1: 0, x2: 24, y1: 5, y2: 5, "stroke-width": 2.4, "stroke-dasharray": STROKES[stroke] });
+  line.style.stroke = colour;
+  return el("span", {}, svg("svg", { width: 24, height: 10, "aria-hidden": "true" }, line), label);
+}
+
+function hue(n) {
+  return `var(--c${n % HUES})`;
 }
 
 function frame(panel, ...inside) {

@@ -9,7 +9,7 @@ async function viewCompare(main) {
   const places = data.runs.flatMap((run, r) => run.sources.map((source) => `${r} ${source.name}`))
     .filter((place) => rows.some((row) => placeOf(row) === place));
   if (!places.length) return show(main, el("p", { class: "quiet" }, "The run has no trajectories to compare yet."));
-  [chosen.left, chosen.right] = [chosen.left, chosen.right].every((p) => places.includes(p)) ? [chosen.left, chosen.right] : furthest(places);
+  [chosen.left, chosen.right] = [chosen.left, chosen.right].every((p) => places.includes(p)) ? [chosen.left, chosen.right] : furthest(places, rows);
   const repaint = (name) => (value) => { chosen[name] = value; viewCompare(main); };
   const sides = ["left", "right"].map((side) => byTask(rows.filter((row) => placeOf(row) === chosen[side])));
   const tasks = [...sides[0].keys()].filter((task) => sides[1].has(task)).filter((task) => keeps(sides, task));
@@ -19,7 +19,8 @@ async function viewCompare(main) {
   const bar = el("div", { class: "bar" }, choice("left", named, chosen.left, repaint("left")), choice("right", named, chosen.right, repaint("right")),
     choice("tasks", only, chosen.only, repaint("only")), tasks.length ? choice("task", tasks.map((task) => [task, taskName(sides, task)]), chosen.task, repaint("task")) : null,
     el("span", { class: "quiet", role: "status" }, `${number(tasks.length)} tasks in both`));
-  if (!tasks.length) return show(main, bar, el("p", { class: "quiet" }, "No task is in both like that."));
+  if (!tasks.length) return show(main, bar, el("p", { class: "quiet" }, chosen.only ? "No task is in both like that."
+    : "No task is in both. A training step draws tasks of its own; all evaluations of a run play the same ones."));
   const pair = sides.map((side) => side.get(chosen.task)[0]);
   const told = await Promise.all(pair.map(trajectory));
   const parting = told[0].turns.findIndex((turn, k) => !told[1].turns[k] || told[1].turns[k].action !== turn.action);
@@ -39,10 +40,17 @@ function placeName(place) {
   return (data.runs.length > 1 ? data.runs[run].name + ", " : "") + sourceName(source);
 }
 
-// Without a choice: the first evaluation against the last one, which play the same tasks.
-function furthest(places) {
-  const measured = places.filter((place) => place.includes(" eval/"));
+// Without a choice: the first evaluation against the last one, or else the two that are the
+// furthest apart of those that have played the same task.
+function furthest(places, rows) {
+  const measured = places.filter((place) => /^\d+ eval/.test(place));
   const some = measured.length > 1 ? measured : places;
+  const tasks = new Map(some.map((place) => [place, new Set()]));
+  for (const row of rows) tasks.get(placeOf(row))?.add(row.task);
+  for (const left of some) {
+    const right = some.findLast((place) => place !== left && [...tasks.get(place)].some((task) => tasks.get(left).has(task)));
+    if (right) return [left, right];
+  }
   return [some[0], some.at(-1)];
 }
 

@@ -97,5 +97,6 @@ function trajectory(row) {
 
 function sourceName(name) {
   const [kind, step] = name.split("/");
-  return (kind === "eval" ? "evaluation" : "training") + " step " + step;
+  const what = kind === "eval" ? "evaluation" : "training";
+  return step === undefined ? what : `${what} step ${step}`; // an evaluation by itself has none
 }

@@ -2,25 +2,26 @@
 
 const ROW = 28;
 const COLUMNS = [
-  ["run", "Run", 1.6], ["source", "Where", 1], ["won", "Result", 0.9], ["task", "Task", 3],
-  ["member", "Episode", 1, "number"], ["task_type", "Type", 2.2], ["score", "Score", 0.7, "number"], ["stop", "Stop", 1.1],
-  ["turns", "Turns", 0.7, "number"], ["invalid", "Invalid", 0.8, "number"],
-  ["repeated", "Repeated", 1.1, "number"], ["return", "Return", 0.8, "number"], ["tokens", "Tokens", 0.8],
+  ["run", "Run", 1.6], ["source", "Where", 1], ["won", "Result", 0.9], ["task", "Task", 2.4], ["goal", "Goal", 3],
+  ["member", "Episode", 1, "number"], ["task_type", "Type", 1.6], ["score", "Score", 0.7, "number"], ["stop", "Stop", 1.2],
+  ["turns", "Turns", 0.7, "number"], ["invalid", "Invalid", 0.8, "number", "turns off the format, or with an action that the environment does not know"],
+  ["repeated", "Repeated", 1.1, "number", "turns that took the very action of the turn before"], ["return", "Return", 0.8, "number"], ["tokens", "Tokens", 0.8],
 ];
 const filters = { text: "", run: "", source: "", won: "", stop: "", type: "", invalid: false, repeated: false, tokens: false, branched: false };
 const order = { by: null, down: false };
 let matches = []; // the rows of the list as it was last shown, which a trajectory leafs through
 
 async function viewList(main) {
+  const asked = location.hash;
   show(main, el("p", { class: "quiet" }, "reading trajectories …"));
   const { rows, problems, leftOut } = await allRows();
-  if (here()[0] !== "trajectories") return;
+  if (location.hash !== asked) return;
   noteOnce(problems);
   const head = el("div", { class: "row head", role: "row" });
   const body = el("div", { role: "rowgroup" });
   const table = el("div", { class: "table", role: "table", "aria-label": "Trajectories" }, head, body);
   const count = el("span", { class: "quiet", id: "count", role: "status" });
-  const columns = COLUMNS.filter(([name]) => name !== "run" || data.runs.length > 1);
+  const columns = COLUMNS.filter(([name]) => (name !== "run" || data.runs.length > 1) && (name !== "task_type" || rows.some(tellsMore)));
   const layout = columns.map(([, , width]) => `minmax(0, ${width}fr)`).join(" ");
   head.style.gridTemplateColumns = layout;
 
@@ -28,7 +29,7 @@ async function viewList(main) {
     matches = sorted(rows.filter(passes));
     count.textContent = `${number(matches.length)} of ${number(rows.length)}` +
       (leftOut ? `; ${number(leftOut)} more are in the run and not in this file` : "");
-    show(head, columns.map(([name, title, , kind]) => el("span", { class: kind, role: "columnheader",
+    show(head, columns.map(([name, title, , kind, about]) => el("span", { class: kind, title: about, role: "columnheader",
       "aria-sort": order.by === name ? (order.down ? "descending" : "ascending") : null },
       el("button", { onclick: () => { sortBy(name); refresh(); } }, title + (order.by === name ? (order.down ? " ↓" : " ↑") : "")))));
     table.scrollTop = 0;
@@ -75,6 +76,11 @@ function passes(row) {
     (!filters.repeated || row.repeated > 0) && (!filters.tokens || row.tokens) && (!filters.branched || row.parent !== null);
 }
 
+// Most tasks are named by their type, which is then no column of its own.
+function tellsMore(row) {
+  return row.task_type && !row.task.startsWith(row.task_type);
+}
+
 // Upwards, downwards, and as they came.
 function sortBy(name) {
   if (order.by !== name) Object.assign(order, { by: name, down: false });
@@ -85,7 +91,7 @@ function sortBy(name) {
 function sorted(rows) {
   if (order.by === null) return rows;
   const sign = order.down ? -1 : 1;
-  const key = (row) => (order.by === "source" ? Number(row.source.split("/")[1]) : row[order.by]);
+  const key = (row) => (order.by === "source" ? Number(row.source.split("/")[1] || 0) : row[order.by]);
   return [...rows].sort((a, b) => sign * (key(a) > key(b) ? 1 : key(a) < key(b) ? -1 : 0));
 }
 
@@ -94,7 +100,8 @@ function item(row, columns, layout, index) {
     won: row.won ? "✓ won" : "✗ lost", score: number(row.score), return: number(row.return), tokens: row.tokens ? "yes" : "" };
   const link = el("a", { class: "row item", role: "row", href: address("t", row.run, row.source, row.line), title: row.goal },
     columns.map(([name, , , kind]) => el("span", { role: "cell",
-      class: [kind, name === "won" && (row.won ? "good" : "bad")].filter(Boolean).join(" ") || null }, cells[name])));
+      title: name === "task" ? row.task : null,
+      class: [kind, name === "task" && "tail", name === "won" && (row.won ? "good" : "bad")].filter(Boolean).join(" ") || null }, name === "task" ? el("bdi", {}, row.task) : cells[name])));
   link.style.top = index * ROW + "px";
   link.style.gridTemplateColumns = layout;
   return link;

@@ -19,10 +19,16 @@ function noteOnce(problems) {
   }
 }
 
+// An evaluation by itself has no curves to speak of.
+function first() {
+  const sources = data.runs.flatMap((run) => run.sources);
+  return sources.length && sources.every((source) => source.name === "eval") ? "trajectories" : "curves";
+}
+
 async function route() {
   const main = document.getElementById("main");
   const [view, ...rest] = here();
-  const name = VIEWS[view] ? view : "curves";
+  const name = VIEWS[view] ? view : first();
   const tab = name === "t" ? "trajectories" : name;
   show(document.getElementById("tabs"), TABS.map(([to, title]) =>
     el("a", { href: "#" + to, "aria-current": to === tab ? "page" : null }, title)));

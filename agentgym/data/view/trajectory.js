@@ -63,7 +63,9 @@ function turnBox(told, turn, k, limits, differs) {
   const shared = k < told.shared_turns;
   const tokens = told.tokens && told.tokens[k];
   const repeats = k > 0 && told.turns[k - 1].action === turn.action;
+  const named = tokens && tokens.some((token) => token.text !== undefined);
   const flags = [
+    tokens && !named && el("span", { class: "mono" }, turn.text),
     turn.parse_error !== null && turn.parse_error !== undefined && el("span", { class: "bad" }, "off the format: " + turn.parse_error),
     turn.admissible === false && el("span", { class: "bad" }, "the environment does not know this action"),
     repeats && el("span", { class: "bad" }, "repeats the action before"),
@@ -131,9 +133,9 @@ function tree(group, chosen) {
   const lanes = lanesOf(group);
   const longest = Math.max(1, ...group.map((row) => row.turns));
   const left = 80;
-  const room = Math.max(90, Math.min(620, document.getElementById("main").clientWidth - left - 250));
+  const room = Math.max(90, Math.min(620, document.getElementById("main").clientWidth - left - 270));
   const unit = Math.min(22, room / longest);
-  const width = left + longest * unit + 230;
+  const width = left + longest * unit + 250;
   const picture = svg("svg", { width, height: lanes.length * LANE + 16, role: "list", "aria-label": "The group: one line an episode" });
   const place = new Map(lanes.map((row, i) => [episodeName(row), i]));
   lanes.forEach((row, i) => {
@@ -151,7 +153,7 @@ function tree(group, chosen) {
     const dot = svg("circle", { cx: end, cy: y, r: 4 });
     dot.style.fill = row.won ? "var(--good)" : "var(--back)";
     dot.style.stroke = row.won ? "var(--good)" : "var(--bad)";
-    lane.append(line, dot, svg("text", { x: end + 10, y: y + 4 }, `${row.won ? "✓ won" : "✗ " + row.stop}, ${row.turns} turns` +
+    lane.append(line, dot, svg("text", { x: end + 10, y: y + 4 }, `${row.won ? "✓ won" : `✗ lost (${row.stop})`}, ${row.turns} turns` +
       (row.parent ? `, branches off at ${row.shared}` : "")));
     picture.append(lane);
   });
