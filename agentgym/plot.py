@@ -17,7 +17,7 @@ from agentgym.run_files import Run, series
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's, which people who do not see all colours tell apart."""
 
-_LINES = ("-", "--", ":", "-.")
+_LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (1, 4)), (0, (8, 2)))
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -114,6 +114,7 @@ def _lines(
     smooth: int,
 ) -> None:
     """Draw a panel: colours tell groups apart, strokes the metrics; with one group, colours do."""
+    named: set[str] = set()  # by the first group that has it
     for g, runs in enumerate(groups.values()):
         for n, name in enumerate(names):
             found = curve(runs, name, band, smooth)
@@ -122,8 +123,9 @@ def _lines(
             colour = COLOURS[(n if len(groups) == 1 else g) % len(COLOURS)]
             line = _LINES[(n if len(groups) > 1 else 0) % len(_LINES)]
             mark = "o" if len(found.step) < 12 else None
-            axes.plot(found.step, found.mean, line, color=colour, lw=1.5, marker=mark, ms=3,
-                      label=label(name) if g == 0 else None)  # fmt: skip
+            axes.plot(found.step, found.mean, ls=line, color=colour, lw=1.5, marker=mark, ms=3,
+                      label=None if name in named else label(name))  # fmt: skip
+            named.add(name)
             axes.fill_between(found.step, found.low, found.high, color=colour, alpha=0.2, lw=0)
     _frame(axes, panel)
     if len(names) > _FEW:  # below: no corner is free of so many lines
@@ -132,9 +134,15 @@ def _lines(
         axes.legend()
 
 
+def _tick(value: float, _: int) -> str:
+    """Return a tick whole: a power of ten above the axis would run into the picture above."""
+    return f"{value:.6g}"
+
+
 def _frame(axes: Any, panel: Panel) -> None:
     axes.set(title=panel.title, xlabel="step", ylabel=panel.unit)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter(_tick)
     if panel.low is not None and panel.high is not None:
         axes.set_ylim(panel.low - 0.02, panel.high + 0.02)
     elif panel.low is not None:

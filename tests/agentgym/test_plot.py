@@ -124,6 +124,24 @@ def test_the_command_draws_and_says_what_it_could_not_read(
     assert "metrics.jsonl line 4" in err
 
 
+def test_a_metric_that_only_a_later_run_has_is_named(make_run: MakeRun, tmp_path: Path) -> None:
+    first, second = make_run("a"), make_run("b")
+    config = second / "config.toml"
+    config.write_text(config.read_text().replace("epo", "grpo"))
+    with (second / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "time/update": 2.0}\n')
+    _, svg = plot([open_run(first), open_run(second)], tmp_path / "x", only=["Time"])
+    assert [name in svg.read_text() for name in ("generate", "update")] == [True, True]
+
+
+def test_small_values_are_written_on_their_ticks(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run()
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "rollout/logprob_abs_diff": 5e-7}\n')
+    _, svg = plot([open_run(folder)], tmp_path / "x", only=["Trainer against sampler"])
+    assert "e-07" in svg.read_text()
+
+
 def test_the_command_refuses_what_is_no_run_in_one_line(agentgym: Any, tmp_path: Path) -> None:
     code, _, err = agentgym("plot", tmp_path)
     assert (code, err.count("\n")) == (1, 1)
