@@ -240,6 +240,8 @@ def _server(url: str) -> Iterator[Finding]:
     found = asyncio.run(look())
     if not any(f.level == "ok" for f in found):
         found = [Finding("FAIL", f.about, f.said, f.mend) for f in found]
+        if len({f.said for f in found}) == 1:  # the server itself, and neither way in particular
+            found = [Finding("FAIL", "server", found[0].said, found[0].mend)]
     yield from found
 
 
