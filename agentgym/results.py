@@ -102,6 +102,11 @@ def read_results(path: Path) -> Evaluation:
         DataError: It is not there, is something else, or was written by another version.
     """
     path = path / RESULTS_FILE if path.is_dir() else path
+    if not path.exists():
+        raise DataError(
+            f"cannot read the results {path}: there is no such file; expected that of an"
+            " evaluation, which agentgym eval --output FOLDER writes"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -145,7 +145,7 @@ def test_what_is_no_evaluation_is_one_line(agentgym: Any, results: Path) -> None
     (results / "other").mkdir()
     (results / "other" / "results.json").write_text('{"protocol": {"agentgym": "0.0.1"}}')
     for name, code, says in (
-        ("nowhere", 1, "cannot read the results"),
+        ("nowhere", 1, "there is no such file; expected that of an evaluation"),
         ("other", 1, "written by agentgym 0.0.1"),
     ):
         ran = agentgym("compare", results / "random", results / name)
