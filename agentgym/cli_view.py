@@ -34,7 +34,7 @@ def view(
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
 ) -> None:
-    """Look at runs and evaluations: curves, trajectories token by token, groups, two side by side."""
+    """Look at runs and evaluations: curves, episodes token by token, groups, two side by side."""
     if terminal and export is not None:
         raise UsageError("--terminal shows the run here and --export writes a file; choose one")
     opened = open_runs(runs)
