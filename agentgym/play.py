@@ -108,7 +108,8 @@ class Session:
         if command in (":quit", ":q"):
             return False
         if command not in self._commands:
-            raise unknown("command", command, [*self._commands, ":quit"])
+            reason = unknown("command", command, [*self._commands, ":quit"])
+            raise UsageError(f"{reason} (:help tells what each does)")
         self._commands[command](argument.strip())
         return True
 

@@ -191,6 +191,11 @@ def test_an_unknown_command_names_the_nearest(session: Session) -> None:
         session.handle(":udno")
 
 
+def test_what_is_near_no_command_leads_to_their_list(session: Session) -> None:
+    with pytest.raises(UsageError, match=r":help tells what each does"):
+        session.handle(":xyzzy")
+
+
 def test_completion_offers_commands_and_admissible_actions(session: Session) -> None:
     red = colour(session)
     assert red in session.complete("")
