@@ -155,37 +155,21 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     serving.check()
     if not resume:
         RunFolder.refuse(folder)
-    checkpoint = RunFolder.open(folder).latest_checkpoint() if resume else None
-    policy = _policy(config, checkpoint[1] if checkpoint else None)
-    spare_threads(policy.model)
-    method = _method(config)
-    reference = _reference(config, method) if checkpoint else None
-    learner = Learner(
-        policy.model,
-        config.optim,
-        config.steps,
-        method.needs,
-        config.seed,
-        reference,
-        config.policy.dtype,
-    )
-    done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
-    check_context(config.policy.model, policy, config.policy.sampling)
-    asked = config.policy
-    env = env_of_suite(config.env.suite)
-    prompt = prompt_of(asked.model, policy.prompt, env, asked.template, asked.context)
-    script = Script(prompt, policy.tokenizer)
+    trainee = _trainee(config, RunFolder.open(folder).latest_checkpoint() if resume else None)
+    policy, script, learner = trainee.policy, trainee.script, trainee.learner
+    method, done = trainee.method, trainee.done
     tasks, suites = _suites(config, method)
     answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
-    if not checkpoint:
-        remember_demonstrations(method, env, script, learner, asked.sampling.temperature)
+    if not done:
+        env = env_of_suite(config.env.suite)
+        remember_demonstrations(method, env, script, learner, config.policy.sampling.temperature)
     about = _about() | {"suites": suites}
     with ExitStack() as stack:
         sampler: Sampler = policy
         hand_over: Callable[[int], None] = policy.refresh
         if serving.server.urls:
             sampler, hand_over = stack.enter_context(named_servers(policy, serving, folder))
-            check_context(asked.model, sampler, asked.sampling)
+            check_context(config.policy.model, sampler, config.policy.sampling)
         run = (
             RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), about)
         )
@@ -194,26 +178,12 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             served = own_server(policy, serving, folder, reporter.say)
             sampler, hand_over = stack.enter_context(served)
         hand_over(done)
-        answers = answer_scorer(method, script, learner, sampler)
         model = Model(config.policy.model, sampler, script, config.policy.sampling)
         pool = stack.enter_context(closing(WorkerPool(env_spec(config), config.env.workers)))
         interrupted = stack.enter_context(interrupts(reporter.say))
-        evaluate = partial(_measure, run, config, model)
         watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
         begins = _both(stack.enter_context(watched), reporter.stage)
         tracked = tracking(config.trackers, run.path, config.model_dump(mode="json"))
-        report = _both(reporter.step, stack.enter_context(tracked))
-        if done:
-            reporter.say(f"resumed after step {done} of {config.steps}")
-        if not has_results(run.eval_folder(0)):
-            if done:  # the weights are no longer those that the run began with
-                raise DataError(
-                    f"{run.eval_folder(0)} has no results of the evaluation before the first step,"
-                    " which the last table needs; bring it back, or start a new run"
-                )
-            reporter.say(f"measuring {config.eval.tasks} held-out tasks before the first step")
-            begins("eval")
-            evaluate(0)
         parts = Parts(
             run=run,
             learner=learner,
@@ -224,17 +194,67 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             pool=pool,
             conversation=script.begin,
             tasks=tasks,
-            evaluate=evaluate,
-            report=report,
+            evaluate=partial(_measure, run, config, model),
+            report=_both(reporter.step, stack.enter_context(tracked)),
             say=reporter.say,
             interrupted=interrupted,
-            answers=answers,
+            answers=answer_scorer(method, script, learner, sampler),
             decode=partial(policy.tokenizer.decode, skip_special_tokens=False),
             guard=Guard(config.guard, reporter.say, learner.scale_rate, run.metrics()),
             stage=begins,
         )
+        _begin(parts, config, done)
         train(parts, _plan(config), done)
     return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trainee:
+    """What a run trains and by what, brought to the step that it goes on from."""
+
+    policy: HFPolicy
+    script: Script
+    method: Chain
+    learner: Learner
+    done: int  # steps
+
+
+def _trainee(config: Config, checkpoint: tuple[int, Path] | None) -> _Trainee:
+    """Return the model that a run begins with, or that of a checkpoint, and what trains it."""
+    asked = config.policy
+    policy = _policy(config, checkpoint[1] if checkpoint else None)
+    spare_threads(policy.model)
+    method = _method(config)
+    reference = _reference(config, method) if checkpoint else None
+    learner = Learner(
+        policy.model, config.optim, config.steps, method.needs, config.seed, reference, asked.dtype
+    )
+    done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
+    check_context(asked.model, policy, asked.sampling)
+    env = env_of_suite(config.env.suite)
+    prompt = prompt_of(asked.model, policy.prompt, env, asked.template, asked.context)
+    return _Trainee(policy, Script(prompt, policy.tokenizer), method, learner, done)
+
+
+def _begin(parts: Parts, config: Config, done: int) -> None:
+    """Measure the model before the first step; of a resumed run, see that this was done.
+
+    Raises:
+        DataError: The results of that measurement are gone.
+    """
+    if done:
+        parts.say(f"resumed after step {done} of {config.steps}")
+    folder = parts.run.eval_folder(0)
+    if has_results(folder):
+        return
+    if done:  # the weights are no longer those that the run began with
+        raise DataError(
+            f"{folder} has no results of the evaluation before the first step, which the last table"
+            " needs; bring it back, or start a new run"
+        )
+    parts.say(f"measuring {config.eval.tasks} held-out tasks before the first step")
+    parts.stage("eval")
+    parts.evaluate(0)
 
 
 def _serving(config: Config) -> Serving:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any, NoReturn
 
 from agentgym.envs.base import TextEnv
@@ -178,7 +179,8 @@ class WorkerProcess:
 def fault_of(error: BaseException) -> EnvFault:
     """Return the fault that an exception in environment code is, with its place."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    file = "/".join(Path(frames[-1].filename).parts[-2:]) if frames else ""
+    place = f" ({file}, line {frames[-1].lineno})" if frames else ""
     return EnvFault(f"the environment raised {type(error).__name__}: {error}{place}")
 
 
