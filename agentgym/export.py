@@ -160,8 +160,13 @@ def prompt_of_run(run: Run) -> Prompt:
     """Return the prompt that a run's model was told: its checkpoint's, or its configuration's.
 
     Raises:
-        DataError: The configuration does not say.
+        DataError: The configuration does not say, or it is an evaluation by itself.
     """
+    if run.is_evaluation:
+        raise DataError(
+            f"{run.path} is an evaluation by itself, which does not keep the prompts as a run does;"
+            " expected the folder of a run"
+        )
     for path in sorted((run.path / "checkpoints").glob("step_*/hf"), reverse=True):
         saved = saved_prompt(path)
         if saved is not None:

@@ -59,9 +59,13 @@ def plot(
         The two files.
 
     Raises:
-        UsageError: matplotlib is not installed, the runs have no metrics, or none of a panel's.
+        UsageError: One is an evaluation, matplotlib is not installed, the runs have no metrics, or
+            none of a panel's.
         DataError: The files cannot be written.
     """
+    for run in runs:
+        if run.is_evaluation:
+            raise UsageError(f"{run.path} is an evaluation, which has no curves; expected a run")
     panels = _chosen(panels_of(runs), only)
     figures = _import("matplotlib.figure")
     make_folder(out.parent)

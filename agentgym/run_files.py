@@ -67,9 +67,14 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def is_evaluation(self) -> bool:
+        """Whether it is an evaluation by itself, whose configuration is a protocol."""
+        return {"policy", "suite"} <= self.config.keys()
+
+    @property
     def title(self) -> str:
         """What was trained or measured, how, by what seed, as far as the folder says."""
-        if {"policy", "suite"} <= self.config.keys():  # a protocol
+        if self.is_evaluation:
             seed = self.config.get("seed", 0)
             return f"{self.config['policy']} on {self.config['suite']}, seed {seed}"
         suite = _inner(self.config, "env", "suite")

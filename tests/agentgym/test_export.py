@@ -14,7 +14,7 @@ from agentgym.export import Wanted, conversations, export_messages, export_model
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
-from agentgym.run_files import open_run
+from agentgym.run_files import Run, open_run
 
 MakeRun = Callable[..., Path]
 
@@ -199,3 +199,9 @@ def test_a_truncated_configuration_is_a_data_error(run: Path, tmp_path: Path) ->
     (run / "config.toml").write_text("[policy")
     with pytest.raises(DataError, match="does not say"):
         export_messages(open_run(run), tmp_path / "x.parquet", Wanted())
+
+
+def test_an_evaluation_by_itself_does_not_say_what_was_told() -> None:
+    run = Run(Path("r1"), (), (), {"policy": "random", "suite": "corridor/test"})
+    with pytest.raises(DataError, match="r1 is an evaluation by itself"):
+        prompt_of_run(run)

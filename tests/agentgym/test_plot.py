@@ -134,6 +134,12 @@ def test_a_metric_that_only_a_later_run_has_is_named(make_run: MakeRun, tmp_path
     assert [name in svg.read_text() for name in ("generate", "update")] == [True, True]
 
 
+def test_an_evaluation_has_no_curves(tmp_path: Path) -> None:
+    evaluation = run({}, {"policy": "random", "suite": "corridor/test"})
+    with pytest.raises(UsageError, match="is an evaluation, which has no curves; expected a run"):
+        plot([run({1: 1.0}), evaluation], tmp_path / "x")
+
+
 def test_small_values_are_written_on_their_ticks(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run()
     with (folder / "metrics.jsonl").open("a") as stream:

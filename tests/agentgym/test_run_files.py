@@ -126,6 +126,8 @@ def test_an_evaluation_is_named_by_its_protocol(make_run: MakeRun) -> None:
     run = open_run(folder)
     assert run.title == "expert on corridor/test, seed 3"
     assert run.config == protocol
+    assert run.is_evaluation
+    assert not open_run(make_run("trained")).is_evaluation
 
 
 @pytest.mark.parametrize(
