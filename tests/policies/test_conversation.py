@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,41 +36,6 @@ def played(script: Script, turns, ended):
         samples.append(sample_of([*ids, script.chat.end_of_turn] if end else ids))
         conversation.say(samples[-1])
     return contexts, samples, conversation.rows()
-
-
-@pytest.mark.parametrize("quirk", ["bare", "chatml", "headers", "no-system"])
-@pytest.mark.parametrize("style", ["alfworld.plain", "alfworld.tags", "text.tags"])
-@QUICK
-@given(turns=TURNS, ended=st.lists(st.booleans(), min_size=5, max_size=5))
-def test_each_turn_begins_with_exactly_the_ids_of_the_turn_before(
-    quirk, style, turns, ended, tokenizer_with, chat_templates
-):
-    script = Script(load_prompt(*style.split("."), "full"), tokenizer_with(chat_templates[quirk]))
-    contexts, samples, (row,) = played(script, turns, ended)
-    for (before, after), sample in zip(pairwise(contexts), samples, strict=False):
-        assert after[: len(before) + len(sample.ids)] == before + sample.ids
-        # One end of turn between what was said and what is read, sampled or not.
-        end = after.index(script.chat.end_of_turn, len(before))
-        assert end <= len(before) + len(sample.ids)
-    assert row.ids == contexts[-1] + samples[-1].ids
-
-
-@pytest.mark.parametrize("context", ["full", "window(2)"])
-@QUICK
-@given(turns=TURNS, ended=st.lists(st.booleans(), min_size=5, max_size=5))
-def test_the_mask_covers_exactly_the_sampled_ids(context, turns, ended, tokenizer):
-    script = Script(load_prompt("alfworld", "tags", context), tokenizer)
-    contexts, samples, rows = played(script, turns, ended)
-    sampled: dict[int, list] = {n: [] for n in range(len(samples))}
-    for row in rows:
-        for token in zip(row.turns, row.ids, row.logprobs, row.versions, strict=True):
-            if token[0] >= 0:
-                sampled[token[0]].append(token[1:])
-            else:
-                assert token[2:] == (0.0, -1)
-    for n, sample in enumerate(samples):
-        assert sampled[n] == [(i, p, 3) for i, p in zip(sample.ids, sample.logprobs, strict=True)]
-    assert len(rows) == (1 if context == "full" else len(contexts))
 
 
 @QUICK
