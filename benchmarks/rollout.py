@@ -1,8 +1,12 @@
-"""What keeping keys and values from turn to turn saves: one run, one Markdown table.
+"""What a rollout costs: keys and values kept from turn to turn; episodes at their own pace.
 
-Run with ``python benchmarks/rollout.py > benchmarks/rollout.md``.
+    python benchmarks/rollout.py --part cache --write
+    python benchmarks/rollout.py --part pacing --write
 
-The same episodes are played twice by the same model, with and without the kept cache: a tiny
+``--write`` puts a part into ``rollout.md``, between the two comments that say so. Pacing is told in
+``pacing.py``; it takes nine minutes, most of them asleep.
+
+Of the cache: the same episodes are played twice by the same model, with and without it: a tiny
 Llama of the bundled model's shape with random weights, contexts that grow, and observations of
 random tokens as long as those of household games. Both ways sample the same turns. Times are of
 the processor and of one thread, so that a busy machine does not change what is compared.
@@ -10,15 +14,18 @@ the processor and of one thread, so that a busy machine does not change what is 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import platform
 import random
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 import transformers
+from pacing import measure
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentgym.policies.hf import HFPolicy, Spent
@@ -95,14 +102,14 @@ def table(kept: Played, fresh: Played) -> str:
     decode, decode_again = kept.spent.decode_seconds, fresh.spent.decode_seconds
     each, each_again = kept.seconds / EPISODES, fresh.seconds / EPISODES
     same = sum(a == b for a, b in zip(kept.said, fresh.said, strict=True))
-    return f"""# What keeping keys and values from turn to turn saves
+    return f"""## What keeping keys and values from turn to turn saves
 
-Measured {datetime.now(UTC):%Y-%m-%d} by `python benchmarks/rollout.py`, one thread, processor \
-time, Python {platform.python_version()}, torch {torch.__version__}, transformers \
-{transformers.__version__}: {EPISODES} episodes of {TURNS} turns in rounds, a random Llama of the \
-bundled model's shape (hidden 128, 4 layers, 4 heads, vocabulary {VOCABULARY}), openings of \
-{OPENING[0]} to {OPENING[1]} tokens, observations of {OBSERVATION[0]} to {OBSERVATION[1]}, answers \
-of {ANSWER[0]} to {ANSWER[1]}.
+Measured {datetime.now(UTC):%Y-%m-%d} by `python benchmarks/rollout.py --part cache --write`, one \
+thread, processor time, Python {platform.python_version()}, torch {torch.__version__}, \
+transformers {transformers.__version__}: {EPISODES} episodes of {TURNS} turns in rounds, a random \
+Llama of the bundled model's shape (hidden 128, 4 layers, 4 heads, vocabulary {VOCABULARY}), \
+openings of {OPENING[0]} to {OPENING[1]} tokens, observations of {OBSERVATION[0]} to \
+{OBSERVATION[1]}, answers of {ANSWER[0]} to {ANSWER[1]}.
 
 | | kept | read again | ratio | goal |
 |---|---:|---:|---:|---:|
@@ -116,12 +123,36 @@ tokens both ways.
 """
 
 
-def main() -> None:
-    """Measure and print."""
-    torch.set_num_threads(1)
+def cache() -> str:
+    """Return what keeping keys and values saves."""
     shared = model()
     play(shared, keep=True)  # so that neither side pays for first calls
-    print(table(play(shared, keep=True), play(shared, keep=False)))
+    return table(play(shared, keep=True), play(shared, keep=False))
+
+
+PARTS = {"cache": cache, "pacing": measure}
+
+
+def write(part: str, section: str) -> None:
+    """Put a section into the file, in place of what was there of that part."""
+    path = Path(__file__).with_suffix(".md")
+    begin, end = (f"<!-- written by rollout.py, {part}: {edge} -->" for edge in ("begin", "end"))
+    before, _, rest = path.read_text().partition(begin)
+    path.write_text(f"{before}{begin}\n\n{section}\n{end}{rest.partition(end)[2]}")
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this; repeatable")
+    parser.add_argument("--write", action="store_true", help="write rollout.md")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for part in options.part or PARTS:
+        section = PARTS[part]()
+        print(section, flush=True)
+        if options.write:
+            write(part, section)
 
 
 if __name__ == "__main__":
