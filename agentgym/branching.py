@@ -22,20 +22,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agentgym.errors import EnvFault, UsageError
+from agentgym.pacing import Rounds, Sampler, sampler
 from agentgym.policies.conversation import Conversation
-from agentgym.rollout import (
-    Rounds,
-    Said,
-    Sampler,
-    SamplingOptions,
-    TokenVoice,
-    env_seed,
-    groups_of,
-    play,
-    sampler,
-    session_name,
-    with_second_try,
-)
+from agentgym.rollout import env_seed, groups_of, play, session_name, with_second_try
 from agentgym.types import (
     Branching,
     Group,
@@ -48,6 +37,7 @@ from agentgym.types import (
     Turn,
     View,
 )
+from agentgym.voices import Said, SamplingOptions, TokenVoice
 from agentgym.workers import Worker, WorkerPool
 
 

@@ -20,7 +20,7 @@ from agentgym.errors import DataError, UsageError, unknown
 from agentgym.policies.precision import Compute
 from agentgym.policies.serve_command import ServeOptions
 from agentgym.policies.vllm_http import ServerOptions
-from agentgym.rollout import EnvOptions, RolloutOptions, SamplingOptions
+from agentgym.rollout import EnvOptions, RolloutOptions
 from agentgym.tracking import TrackerName
 from agentgym.trainers.guard import GuardOptions
 from agentgym.trainers.loop import HeldOutOptions
@@ -28,6 +28,7 @@ from agentgym.trainers.lora import LoraOptions
 from agentgym.trainers.method import RewardOptions
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import SaveOptions
+from agentgym.voices import SamplingOptions
 
 RECIPES = files("agentgym") / "recipes"
 

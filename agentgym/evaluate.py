@@ -25,17 +25,10 @@ from agentgym.policies.openai import ChatEpisode, Endpoint
 from agentgym.policies.prompt import Prompt
 from agentgym.provenance import commit, versions
 from agentgym.results import EvalProtocol, Evaluation
-from agentgym.rollout import (
-    Said,
-    SamplingOptions,
-    TextVoice,
-    Voice,
-    play_all,
-    play_policy,
-    session_name,
-)
+from agentgym.rollout import play_all, play_policy, session_name
 from agentgym.types import EnvSpec, Key, Policy, Row, TextPolicy, Trajectory, View
 from agentgym.unbroken import Finished, Plan, Play, carry_out
+from agentgym.voices import Said, SamplingOptions, TextVoice, Voice
 from agentgym.workers import WorkerPool
 
 _A_WORKER = 2  # episodes of a policy that acts on text: one is answered while the other's steps

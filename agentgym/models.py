@@ -19,7 +19,7 @@ from agentgym.policies.serve import ModelServer
 from agentgym.policies.serve_command import Served, ServeOptions
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
-from agentgym.rollout import SamplingOptions
+from agentgym.voices import SamplingOptions
 
 
 def open_model(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from agentgym.game import Taken
 from agentgym.policies.action_format import Parsed
 from agentgym.policies.conversation import Conversation, Script
-from agentgym.rollout import SamplingOptions
 from agentgym.types import Policy, Request, Sample, View
+from agentgym.voices import SamplingOptions
 
 _HALF = "\ufffd"  # what half a letter is decoded to
 

@@ -1,9 +1,8 @@
 """Episodes from their first observation to their ending, for any policy and environment.
 
 An episode is a coroutine that reads from top to bottom: look, answer, step, until something ends
-it. What differs between policies is only how an answer comes about: a policy that acts on text is
-asked directly; a policy that acts in tokens is asked through a :class:`Conversation`, at once
-(``free`` pacing) or together with all other unfinished episodes (``rounds``).
+it. How an answer comes about is the :class:`agentgym.voices.Voice`'s; when its tokens are sampled,
+at once or together with those of all other unfinished episodes, is :mod:`agentgym.pacing`'s.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.errors import ContextOverflow, EnvFault
+from agentgym.pacing import Rounds, Sampler, sampler
 from agentgym.policies.conversation import Conversation
 from agentgym.types import (
     PILOT,
@@ -24,34 +23,14 @@ from agentgym.types import (
     Info,
     Key,
     Policy,
-    Request,
-    Row,
-    Sample,
     Snapshot,
     Stop,
-    TextPolicy,
     Trajectory,
     Turn,
     View,
 )
+from agentgym.voices import SamplingOptions, TokenVoice, Voice
 from agentgym.workers import Worker, WorkerPool
-
-
-class SamplingOptions(BaseModel):
-    """How a policy in tokens is sampled.
-
-    Attributes:
-        temperature: Divides the logits; 0 takes the likeliest token.
-        max_tokens: The longest turn, in tokens.
-        max_context: The longest context, prompt and samples together, in tokens. An episode
-            whose next turn would not fit ends with ``Stop.TOKENS``.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    temperature: float = Field(default=1.0, ge=0)
-    max_tokens: int = Field(default=512, ge=1)
-    max_context: int = Field(default=4096, ge=2)
 
 
 class EnvOptions(BaseModel):
@@ -81,164 +60,6 @@ class RolloutOptions(BaseModel):
 
     tasks_per_step: int = Field(default=16, ge=1)
     group_size: int = Field(default=8, ge=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One answer of a policy."""
-
-    text: str
-    action: str
-    parse_error: str | None
-
-
-class Voice(Protocol):
-    """What answers for one episode; ``faults`` are outside ones that were healed meanwhile."""
-
-    needs_expert: bool
-    faults: int
-
-    async def answer(self, view: View) -> Said | None:
-        """Return the answer, or None when the context has no room for another turn."""
-
-    def rows(self) -> tuple[Row, ...]:
-        """Return the token rows of the episode so far; none for a policy that acts on text."""
-
-
-class TextVoice:
-    """A policy that acts on text, as the voice of one episode."""
-
-    faults = 0
-
-    def __init__(self, policy: TextPolicy, key: Key, seed: int) -> None:
-        self.policy = policy
-        self.needs_expert = policy.needs_expert
-        policy.begin(key.task, seed)
-
-    async def answer(self, view: View) -> Said:
-        """Ask the policy; what it says is the action."""
-        await asyncio.sleep(0)  # neither it nor an inline step waits: an interrupt must get a turn
-        action = self.policy.act(view)
-        return Said(action, action, None)
-
-    def rows(self) -> tuple[Row, ...]:
-        """Return no rows: there are no tokens."""
-        return ()
-
-
-Seen = Callable[[Sample], None]
-"""Is told a sample before any episode goes on with what was sampled together with it."""
-
-
-class Sampler(Protocol):
-    """Samples one piece of a turn."""
-
-    async def __call__(self, request: Request, seen: Seen | None = None) -> Sample:
-        """Return what was sampled, after ``seen`` was told."""
-
-
-class TokenVoice:
-    """A policy that acts in tokens, as the voice of one episode."""
-
-    needs_expert = False
-
-    def __init__(
-        self,
-        sample: Sampler,
-        conversation: Conversation,
-        options: SamplingOptions,
-        session: str,
-    ) -> None:
-        self.sample = sample
-        self.conversation = conversation
-        self.options = options
-        self.session = session
-        self.faults = 0
-
-    async def answer(self, view: View) -> Said | None:
-        """Render the view, sample a turn, parse it."""
-        ids = self.conversation.observe(view)
-        room = self.options.max_context - len(ids)
-        if room < self.options.max_tokens:
-            return None
-        request = Request(
-            session=self.session,
-            ids=ids,
-            max_tokens=self.options.max_tokens,
-            temperature=self.options.temperature,
-            seed=f"{self.session}:{view.turn}",
-            stop=self.conversation.stop,
-        )
-        sample = await self.turn(request)
-        self.faults += sample.faults
-        parsed = self.conversation.say(sample)
-        return Said(parsed.text, parsed.action, parsed.error)
-
-    async def turn(self, request: Request) -> Sample:
-        """Sample a whole turn."""
-        return await self.sample(request)
-
-    def rows(self) -> tuple[Row, ...]:
-        """Return what was sampled, exactly."""
-        return self.conversation.rows()
-
-
-class Rounds:
-    """Gathers the requests of all unfinished episodes into one call, sorted by session.
-
-    A batch is then a function of seed and data, never of timing: the same turn decoded in
-    another batch differs in its last bits.
-    """
-
-    def __init__(self, policy: Policy, episodes: int) -> None:
-        self.policy = policy
-        self.unfinished = episodes
-        self._waiting: dict[str, tuple[Request, Seen | None, asyncio.Future[Sample]]] = {}
-
-    async def sample(self, request: Request, seen: Seen | None = None) -> Sample:
-        """Wait until every unfinished episode has asked, then return this one's sample."""
-        future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._waiting[request.session] = (request, seen, future)
-        await self._go_when_complete()
-        return await future
-
-    def join(self, episodes: int) -> None:
-        """Say that so many episodes more will ask."""
-        self.unfinished += episodes
-
-    async def leave(self) -> None:
-        """Say that one episode will ask no more."""
-        self.unfinished -= 1
-        await self._go_when_complete()
-
-    async def _go_when_complete(self) -> None:
-        if not self._waiting or len(self._waiting) < self.unfinished:
-            return
-        asked = [self._waiting[session] for session in sorted(self._waiting)]
-        self._waiting = {}
-        try:
-            samples = await self.policy.sample([request for request, _, _ in asked])
-            for (_, seen, _), sample in zip(asked, samples, strict=True):
-                if seen is not None:
-                    seen(sample)
-        except BaseException as error:
-            for _, _, future in asked:
-                future.set_exception(error)
-            return
-        for (_, _, future), sample in zip(asked, samples, strict=True):
-            future.set_result(sample)
-
-
-def sampler(policy: Policy, rounds: Rounds) -> Sampler:
-    """Return how episodes are sampled: at the policy's own pacing."""
-
-    async def alone(request: Request, seen: Seen | None = None) -> Sample:
-        (sample,) = await policy.sample([request])
-        if seen is not None:
-            seen(sample)
-        return sample
-
-    return rounds.sample if policy.pacing == "rounds" else alone
 
 
 async def play(

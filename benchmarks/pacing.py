@@ -28,8 +28,9 @@ from agentgym.policies.hf import load_tokenizer
 from agentgym.policies.prompt import saved_prompt
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
-from agentgym.rollout import SamplingOptions, play_policy
+from agentgym.rollout import play_policy
 from agentgym.types import EnvSpec, Key, Policy, Request, Sample, Trajectory
+from agentgym.voices import SamplingOptions
 from agentgym.workers import WorkerPool
 
 EPISODES, SLOTS, TURNS = 512, 64, 16

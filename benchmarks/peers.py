@@ -35,13 +35,14 @@ from agentgym.envs.registry import make_env
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy
-from agentgym.rollout import SamplingOptions, collect_groups
+from agentgym.rollout import collect_groups
 from agentgym.trainers.batch import Batch, pack
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain, RewardOptions, outcome_rewards
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.registry import build_chain
 from agentgym.types import EnvSpec
+from agentgym.voices import SamplingOptions
 from agentgym.workers import WorkerPool
 
 HERE = Path(__file__).resolve().parent

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, fields
 
 from agentgym.envs.registry import make_env
 from agentgym.policies.scripted import make_scripted
-from agentgym.rollout import TextVoice, Voice, play_all
+from agentgym.rollout import play_all
 from agentgym.types import EnvSpec, Key, Stop, Trajectory
+from agentgym.voices import TextVoice, Voice
 from agentgym.workers import WorkerPool
 
 SEED = "soak"

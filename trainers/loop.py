@@ -15,7 +15,7 @@ from agentgym.branching import collect_trees
 from agentgym.errors import AgentGymError, CollapseError, UsageError
 from agentgym.policies.conversation import Conversation
 from agentgym.policies.hf import HFPolicy
-from agentgym.rollout import RolloutOptions, SamplingOptions, collect_groups
+from agentgym.rollout import RolloutOptions, collect_groups
 from agentgym.trainers.answer_scores import AnswerScorer
 from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
@@ -27,6 +27,7 @@ from agentgym.trainers.metrics import batch_metrics, episode_metrics
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.trajectory_lines import Decode, trajectory_lines
 from agentgym.types import Group, Policy, Trajectory
+from agentgym.voices import SamplingOptions
 from agentgym.workers import WorkerPool
 
 

@@ -18,7 +18,7 @@ from agentgym.errors import UsageError
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
-from agentgym.rollout import SamplingOptions, collect_groups, env_seed
+from agentgym.rollout import collect_groups, env_seed
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
 from agentgym.types import (
     PILOT,
@@ -33,6 +33,7 @@ from agentgym.types import (
     Trajectory,
     View,
 )
+from agentgym.voices import SamplingOptions
 from agentgym.workers import WorkerPool
 
 

@@ -22,8 +22,8 @@ from agentgym.policies.conversation import Script
 from agentgym.policies.prompt import load_prompt
 from agentgym.policies.scripted import ExpertPolicy, RandomPolicy, ReplayPolicy
 from agentgym.results import Evaluation, has_results, read_results, write_results
-from agentgym.rollout import SamplingOptions
 from agentgym.types import EnvSpec, Info, Request, Sample, Stop
+from agentgym.voices import SamplingOptions
 
 CORRIDOR = EnvSpec("corridor", {"suite": "corridor/test"})
 SAY = EnvSpec("say", {"suite": "say/all"})

@@ -9,7 +9,7 @@ from agentgym.errors import UsageError
 from agentgym.models import check_context, open_model, prompt_of
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.prompt import load_prompt
-from agentgym.rollout import SamplingOptions
+from agentgym.voices import SamplingOptions
 
 
 class Reads:

@@ -18,8 +18,8 @@ from agentgym.play import play
 from agentgym.play_model import ModelSession
 from agentgym.policies.conversation import Script
 from agentgym.policies.prompt import load_prompt
-from agentgym.rollout import SamplingOptions
 from agentgym.types import Request, Sample
+from agentgym.voices import SamplingOptions
 
 
 class Scripted:

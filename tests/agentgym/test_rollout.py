@@ -9,17 +9,10 @@ from typing import ClassVar
 import pytest
 
 from agentgym.errors import EnvFault, UsageError
-from agentgym.rollout import (
-    Rounds,
-    SamplingOptions,
-    TextVoice,
-    TokenVoice,
-    collect_groups,
-    env_seed,
-    play,
-    play_all,
-)
+from agentgym.pacing import Rounds
+from agentgym.rollout import collect_groups, env_seed, play, play_all
 from agentgym.types import Key, Request, Row, Sample, Stop, View
+from agentgym.voices import SamplingOptions, TextVoice, TokenVoice
 
 
 class FakeWorker:

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agentgym.errors import ContextOverflow, ServerError
-from agentgym.rollout import SamplingOptions, play_policy
+from agentgym.rollout import play_policy
 from agentgym.types import Info, Key, Request, Row, Sample, Stop, Trajectory, View
+from agentgym.voices import SamplingOptions
 
 
 class Worker:

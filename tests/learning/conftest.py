@@ -19,7 +19,6 @@ from agentgym.evaluate import EvalOptions, Model, evaluate_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
-from agentgym.rollout import SamplingOptions
 from agentgym.train import Reporter, run_training
 from agentgym.trainers.demonstrations import Demonstrations, row_of
 from agentgym.trainers.optim import OptimOptions
@@ -34,6 +33,7 @@ from agentgym.trainers.tiny import (
     save_model,
 )
 from agentgym.types import EnvSpec
+from agentgym.voices import SamplingOptions
 
 SHAPE = Shape(hidden=64, layers=2, intermediate=128, context=256)
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from agentgym.rollout import RolloutOptions, SamplingOptions
+from agentgym.rollout import RolloutOptions
 from agentgym.trainers.loop import Plan, draw_tasks
 from agentgym.trainers.run_folder import SaveOptions
+from agentgym.voices import SamplingOptions
 
 
 def plan(tasks_per_step: int, seed: int = 0) -> Plan:
