@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError, unknown
@@ -66,6 +66,8 @@ class PolicyOptions(_Section):
 class Config(_Section):
     """A training run, whole."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # TOML has an inf, and no null
+
     steps: int = Field(default=100, ge=1)
     seed: int = 0
     env: EnvOptions
@@ -78,6 +80,15 @@ class Config(_Section):
     eval: HeldOutOptions
     save: SaveOptions = SaveOptions()
     trackers: tuple[TrackerName, ...] = ()  # who else is told the metrics
+
+    @field_validator("method")
+    @classmethod
+    def _has_no_none(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # A run folder could not keep it, and a resumed run would have the default in its place.
+        for key, setting in value.items():
+            if setting is None:
+                raise ValueError(f"{key} is None, which TOML cannot say; leave it out")
+        return value
 
     @property
     def method_name(self) -> str:

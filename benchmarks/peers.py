@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def played(policy: HFPolicy, groups: int) -> Batch:
 def chain_of() -> Chain:
     """Return GRPO with what both sides have: one clip, no divergence, a mean over tokens."""
     return build_chain(
-        {"name": "grpo", "clip_low": CLIP_LOW, "clip_high": CLIP_HIGH, "dual_clip": None}, 1
+        {"name": "grpo", "clip_low": CLIP_LOW, "clip_high": CLIP_HIGH, "dual_clip": math.inf}, 1
     )
 
 
@@ -279,7 +280,7 @@ def head(rounds: int, repetitions: int) -> list[str]:
         " compares; wall time is that of a shared machine.",
         "",
         f"Settings that mean the same: the clip of {CLIP_LOW} below and {CLIP_HIGH} above, no"
-        " second bound (`dual_clip = None`; TRL's `delta` is none), no divergence (`beta = 0`), the"
+        " second bound (`dual_clip = inf`; TRL's `delta` is none), no divergence (`beta = 0`), the"
         " mean over all tokens of the step (`token-mean`; `loss_type = dapo`), what environments"
         " said masked (`mask_BT`; `tool_mask`), advantages given to both, old log-probabilities"
         " given to both and moved from the current ones by 0.3 nats, one standard deviation;"

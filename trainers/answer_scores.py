@@ -34,6 +34,9 @@ Answers = Callable[[Sequence[Trajectory], WorkerPool, str], Sequence[Sequence[st
 It is given where the episodes were played, and where their environments' seeds came from, too.
 """
 
+LOST = ""
+"""The plan of an expert that has no action to begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerScorer:
@@ -177,9 +180,10 @@ def expert_plans(
 ) -> list[list[str | None]]:
     """Return what the expert would do from each turn on to the end, one action a line.
 
-    Each turn is restored from the episode's actions and played to its end by the expert. None
-    where the expert knows no way, or none in the turns that are left: half a plan is another
-    answer.
+    Each turn is restored from the episode's actions and played to its end by the expert. Where the
+    expert is lost, as one with a fixed path is off it, the last plan that it had still stands. None
+    where it never had one, or where its plan does not end in the turns that are left: half a plan
+    is another answer.
 
     Args:
         trajectories: The episodes.
@@ -191,11 +195,14 @@ def expert_plans(
         actions = tuple(turn.action for turn in trajectory.turns)
         task = trajectory.key.task
         start = Snapshot(trajectory.suite, task, env_seed(seed, task), ())
+        known: str | None = None
+        found: list[str | None] = []
         async with pool.worker() as worker:
-            return [
-                await _remaining_plan(worker, replace(start, actions=actions[:turn]))
-                for turn in range(len(actions))
-            ]
+            for turn in range(len(actions)):
+                plan = await _remaining_plan(worker, replace(start, actions=actions[:turn]))
+                known = known if plan == LOST else plan
+                found.append(known)
+        return found
 
     async def all_plans() -> list[list[str | None]]:
         return list(await asyncio.gather(*(plans(trajectory) for trajectory in trajectories)))
@@ -204,6 +211,7 @@ def expert_plans(
 
 
 async def _remaining_plan(worker: Worker, start: Snapshot) -> str | None:
+    """Return an expert's way to the end: LOST if it has none, None if it is too long."""
     plan: list[str] = []
     truncated = False
     try:
@@ -215,4 +223,4 @@ async def _remaining_plan(worker: Worker, start: Snapshot) -> str | None:
                 return "\n".join(plan)
     except EnvFault:
         return None
-    return None
+    return None if plan else LOST

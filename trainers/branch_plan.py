@@ -42,11 +42,16 @@ class BranchOptions(Options):
     threshold: float = Field(0.5, ge=0, le=1, description="tau (ARPO, section 3.1)")
     look_ahead: int = Field(20, ge=1, description="k, the first tokens of a turn (released code)")
     top_k: int = Field(
-        20, ge=1, description="likeliest tokens in an entropy; all others are lumped into one more"
+        20,
+        ge=1,
+        description="likeliest tokens in an entropy; all others are lumped into one more (ours;"
+        " released code: 10, without the others)",
     )
     pool: Pool = Field("sum", description="of the entropies of the first tokens (ARPO: their sum)")
     vocabulary: int = Field(
-        151_936, ge=2, description="its logarithm divides entropies: that of the papers' models"
+        151_936,
+        ge=2,
+        description="its logarithm divides entropies (that of Qwen2.5, the papers' model)",
     )
     timing: Literal["after", "before"] = Field(
         "after",

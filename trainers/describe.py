@@ -6,6 +6,7 @@ The words are the method's own: its module's docstring, and the descriptions of 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import getdoc, getmodule
@@ -163,4 +164,6 @@ def _line(name: str, field: FieldInfo, value: object, of_preset: bool) -> Option
 
 def _shown(value: object) -> str:
     """Return a value as TOML has it; ``none`` where it is left out."""
-    return "none" if value is None else json.dumps(value, default=str)
+    if value is None:
+        return "none"
+    return "inf" if value == math.inf else json.dumps(value, default=str)

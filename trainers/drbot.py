@@ -29,6 +29,7 @@ What to watch: ``drbot/incomplete`` and the other filters' shares of trajectorie
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -53,24 +54,32 @@ class DrBoTOptions(GiGPOOptions):
     """The settings of Dr.BoT."""
 
     omega: float = Field(
-        0.0, ge=0, description="weight of the comparison of turns; 0: on GRPO, 1: on GiGPO"
+        0.0, ge=0, description="weight of the comparison of turns (paper, on GRPO: 0; on GiGPO: 1)"
     )
     clip_high: float = Field(0.28, ge=0, description="how far a ratio may rise (README: 0.28)")
-    dual_clip: float | None = Field(
-        None, gt=1, description="bound where the advantage is negative; released code has none"
+    dual_clip: float = Field(
+        math.inf,
+        gt=1,
+        description="bound where the advantage is negative (released code: inf, none)",
     )
     aggregation: Aggregation = Field(
         Aggregation.SEQ_MEAN_TOKEN_SUM_NORM,
         description="how token losses become one (README: seq-mean-token-sum-norm)",
     )
     sum_norm: int | None = Field(
-        1024, gt=0, description="its constant, in tokens; best what a trajectory may sample at most"
+        1024,
+        gt=0,
+        description="its constant, in tokens; best what a trajectory may sample at most"
+        " (Dr. GRPO: the budget)",
     )
     filters: tuple[Fault, ...] = Field(
         FAULTS, description="which faults cost a trajectory its place (README: all four)"
     )
     overlong_limit: int | None = Field(
-        None, gt=0, description="tokens from which a turn is overlong; best the most it may sample"
+        None,
+        gt=0,
+        description="tokens from which a turn is overlong; best the most it may sample"
+        " (README: a filter; the number is ours)",
     )
     ngram: int = Field(20, ge=1, description="tokens of what is repeated (released code)")
     ngram_times: int = Field(10, ge=2, description="repetitions that are too many (released code)")

@@ -31,7 +31,9 @@ from agentgym.trainers.policy_gradient import PolicyGradient, SurrogateOptions, 
 class DrGRPOOptions(SurrogateOptions):
     """The settings of Dr. GRPO."""
 
-    unit: StatisticUnit = Field("trajectory", description="what counts once in the group's mean")
+    unit: StatisticUnit = Field(
+        "trajectory", description="what counts once in the group's mean (paper: an output)"
+    )
     aggregation: Aggregation = Field(
         Aggregation.SEQ_MEAN_TOKEN_SUM_NORM,
         description="how token losses become one (section 3: the sum over a constant)",

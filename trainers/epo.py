@@ -78,15 +78,25 @@ class EPOOptions(Options):
         "hinge", description="hinge (version 2) has a gradient, indicator (version 1, code) none"
     )
     reference: Literal["per_turn", "global"] = Field(
-        "per_turn", description="a reference for each turn index, or one for all"
+        "per_turn",
+        description="one for each turn index (the authors' reply to reviewers), or for all"
+        " (version 2)",
     )
-    include_current: bool = Field(False, description="whether the reference has the current step")
+    include_current: bool = Field(
+        False, description="whether the reference has the current step (version 2: no; code: yes)"
+    )
     entropy_aggregation: Literal[Aggregation.NESTED, Aggregation.TOKEN_MEAN] = Field(
-        Aggregation.NESTED, description="the mean over tokens of bonus and penalty"
+        Aggregation.NESTED,
+        description="the mean of bonus and penalty (paper: nested; code: token-mean)",
     )
-    schedule: Literal["paper", "code", "none"] = Field("paper", description="what beta_k is")
+    schedule: Literal["paper", "code", "none"] = Field(
+        "paper",
+        description="what beta_k is: of the paper or of the code (the module); none: 1 (ours)",
+    )
     log_every: int = Field(
-        10, ge=0, description="steps between norms of the penalty's own gradient; 0 for never"
+        10,
+        ge=0,
+        description="steps between norms of the penalty's own gradient; 0 for never (ours)",
     )
 
 

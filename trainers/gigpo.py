@@ -55,9 +55,10 @@ class GiGPOOptions(SurrogateOptions):
         False, description="divide by standard deviations (released default: no)"
     )
     unit: StatisticUnit = Field(
-        "trajectory", description="what counts once in the statistics of a group's returns"
+        "trajectory",
+        description="what counts once in a group's statistics (paper: trajectory; released: row)",
     )
-    eps: float = Field(1e-6, gt=0, description="added to standard deviations")
+    eps: float = Field(1e-6, gt=0, description="added to standard deviations (released code)")
 
 
 class GiGPO(PolicyGradient[GiGPOOptions]):

@@ -40,11 +40,14 @@ from agentgym.trainers.policy_gradient import PolicyGradient, SurrogateOptions, 
 class GRPOOptions(SurrogateOptions):
     """The settings of GRPO."""
 
-    normalise: bool = Field(True, description="divide by the group's standard deviation")
-    unit: StatisticUnit = Field(
-        "trajectory", description="what counts once in the group's statistics"
+    normalise: bool = Field(
+        True, description="divide by the group's standard deviation (section 4.1.2: yes)"
     )
-    eps: float = Field(1e-6, gt=0, description="added to the standard deviation")
+    unit: StatisticUnit = Field(
+        "trajectory",
+        description="what counts once in a group's statistics (paper: an output; verl-agent: row)",
+    )
+    eps: float = Field(1e-6, gt=0, description="added to the standard deviation (verl)")
     credit: Literal["all", "best"] = Field(
         "all", description="who of a group gets it; best: the best alone, for its lead (pass@k)"
     )

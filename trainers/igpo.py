@@ -80,12 +80,13 @@ class IGPOOptions(AnswerOptions):
     outcome_weight: Span = Field(
         (1.0, 1.0), description="weight of outcomes, likewise (curriculum: 0.5 to 1)"
     )
-    format_outcome: float | None = Field(
+    format_outcome: float | Literal["keep"] = Field(
         -2.0,
-        description="the outcome where the format is bad (code: -2; None: what it would be)",
+        description="the outcome where the format is bad (code: -2; keep: what it would be)",
     )
     kl_in: Literal["loss"] = Field(
-        "loss", description="where a divergence counts: rewards of single tokens have no turn"
+        "loss",
+        description="where a divergence counts (paper): rewards of single tokens have no turn",
     )
 
 
@@ -130,7 +131,7 @@ class IGPO(Method[IGPOOptions]):
         found = [gains(t.answer_logprobs, self.options.gain) for t in trajectories]
         rewards = {**rewards, GAIN: [[g if isfinite(g) else 0.0 for g in one] for one in found]}
         worth = self.options.format_outcome
-        if worth is None:
+        if worth == "keep":
             return rewards
         lost = [
             at_end(worth - sum(outcome) if is_invalid(t) else 0.0, len(outcome))

@@ -66,16 +66,17 @@ class AnswerOptions(Options):
 
     answer: Literal["environment", "expert"] = Field(
         "environment",
-        description="what the answer is: the environment's, or the expert's remaining plan, for"
-        " environments without an answer",
+        description="what the answer is: the environment's (paper), or the expert's remaining plan,"
+        " for environments without an answer (ours)",
     )
     answer_template: str | None = Field(
         None,
         description="how an answer is written at the beginning of a turn, with {answer} in it;"
-        " by default as the prompt's action format demands",
+        " by default as the prompt's action format demands (paper: after a sentence that says so)",
     )
     scored_by: Literal["learner", "sampler"] = Field(
-        "learner", description="where answers are scored: the learner takes one pass a trajectory"
+        "learner",
+        description="where answers are scored; the learner takes one pass a trajectory (ours)",
     )
 
 

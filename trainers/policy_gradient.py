@@ -33,21 +33,35 @@ class SurrogateOptions(Options):
         "stop",
         description="of a token whose ratio rose too far: none (PPO), or that of the bound (GPPO)",
     )
-    dual_clip: float | None = Field(
-        3.0, gt=1, description="bound where the advantage is negative, in advantages (verl)"
+    dual_clip: float = Field(
+        3.0,
+        gt=1,
+        description="bound where the advantage is negative, in advantages (verl); inf: none",
     )
-    kl_coef: float = Field(0.0, ge=0, description="weight of the divergence from the reference")
-    kl: KL = Field(KL.K3, description="its estimate")
+    kl_coef: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the divergence from the reference (DAPO: 0; DeepSeekMath: 0.04)",
+    )
+    kl: KL = Field(KL.K3, description="its estimate (DeepSeekMath, equation 4: k3)")
     kl_in: Literal["loss", "reward"] = Field(
         "loss", description="where it counts: a term of the loss (GRPO) or a penalty of each token"
     )
-    entropy_coef: float = Field(0.0, description="weight of a plain entropy bonus")
+    entropy_coef: float = Field(
+        0.0, description="weight of a plain entropy bonus (PPO, c_2 of equation 9; verl: 0)"
+    )
     aggregation: Aggregation = Field(
         Aggregation.TOKEN_MEAN, description="how token losses become one (DAPO; verl's default)"
     )
-    sequence: SequenceUnit = Field("trajectory", description="what a sequence is to it")
+    sequence: SequenceUnit = Field(
+        "trajectory",
+        description="what a sequence is to it (DeepSeekMath: an output, here a trajectory;"
+        " verl-agent: row)",
+    )
     sum_norm: int | None = Field(
-        None, gt=0, description="the constant of seq-mean-token-sum-norm, in tokens"
+        None,
+        gt=0,
+        description="the constant of seq-mean-token-sum-norm, in tokens (Dr. GRPO: the budget)",
     )
 
     @model_validator(mode="after")

@@ -41,9 +41,12 @@ class PPOOptions(SurrogateOptions):
     gamma: float = Field(1.0, ge=0, le=1, description="discount of a token (verl: 1)")
     lam: float = Field(1.0, ge=0, le=1, description="lambda, of the estimator (verl: 1)")
     gae: Literal["trajectory", "row"] = Field(
-        "trajectory", description="along what credit flows; row: each ends with the outcome"
+        "trajectory",
+        description="along what credit flows (GAE: an episode; verl-agent: row, outcome at end)",
     )
-    whiten: bool = Field(True, description="advantages of mean 0 and variance 1 over the batch")
+    whiten: bool = Field(
+        True, description="advantages of mean 0 and variance 1 over the batch (verl)"
+    )
     eps: float = Field(1e-8, gt=0, description="added to the variance (verl)")
 
 

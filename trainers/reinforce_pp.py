@@ -37,7 +37,9 @@ class ReinforcePPOptions(SurrogateOptions):
     """The settings of REINFORCE++."""
 
     gamma: float = Field(1.0, ge=0, le=1, description="discount of a token (paper: 1)")
-    baseline: bool = Field(False, description="subtract the group's mean return first")
+    baseline: bool = Field(
+        False, description="subtract the group's mean return first (REINFORCE++-baseline)"
+    )
     eps: float = Field(1e-8, gt=0, description="added to the variance (verl)")
     kl: KL = Field(KL.K1, description="estimate of the divergence (paper: the log-ratio)")
     kl_in: Literal["loss", "reward"] = Field(

@@ -91,22 +91,26 @@ class SPEAROptions(Options):
         description="how many are remembered (2048, of 2048 a step in the paper's mathematics);"
         " None: as many as a step has trajectories",
     )
-    baseline_size: int = Field(10240, ge=1, description="groups whose mean returns are remembered")
+    baseline_size: int = Field(
+        10240, ge=1, description="groups whose mean returns are remembered (scripts)"
+    )
     demonstrations: str | None = Field(
         None,
         description="file of demonstrations that are in the buffer before the first step, as"
-        " `agentgym play` saves them; None: none",
+        " `agentgym play` saves them; None: none (ours)",
     )
-    tolerate: int = Field(5, ge=1, description="steps after which a trajectory is forgotten")
-    keep: bool = Field(False, description="keep what was replayed, to replay it again")
+    tolerate: int = Field(
+        5, ge=1, description="steps after which a trajectory is forgotten (scripts: 5)"
+    )
+    keep: bool = Field(False, description="keep what was replayed, to replay it again (ours)")
     normalise_replay: bool = Field(
         False, description="divide A~ by the median of the groups' deviations (Dr.BoT: no)"
     )
     buffer_rules: Literal["strict", "released"] = Field(
-        "strict", description="the paper's buffer or the released one; see the module"
+        "strict", description="the buffer as in the paper, or in released code (see the module)"
     )
     selector: Literal["clip_cov", "kl_cov", "none"] = Field(
-        "clip_cov", description="what is done about tokens of high covariance"
+        "clip_cov", description="what is done about tokens of high covariance (README: clip_cov)"
     )
     clip_cov_ratio: float = Field(0.02, ge=0, le=1, description="share of tokens (README: 0.02)")
     clip_cov_low: float = Field(1.0, description="their lowest covariance (README: 1)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ def clipped_surrogate(
     advantage: Tensor,
     clip_low: float,
     clip_high: float,
-    dual_clip: float | None,
+    dual_clip: float,
     keep_gradient: bool = False,
 ) -> Tensor:
     """Return the loss of each token, with r = exp(log-ratio):
@@ -26,7 +28,7 @@ def clipped_surrogate(
         advantage: A, of the same shape; not differentiated.
         clip_low: How far a ratio may fall before its gradient stops.
         clip_high: How far it may rise.
-        dual_clip: Bounds the loss of a token with negative advantage; None leaves it unbounded.
+        dual_clip: Bounds the loss of a token with negative advantage; inf leaves it unbounded.
         keep_gradient: Above the upper bound take ``(1 + clip_high) r / sg(r)``, with sg the value
             without its gradient: the loss is the same, and a token with positive advantage there
             has the gradient that it had at the bound (Z. Su et al., "Klear-Reasoner", arXiv
@@ -39,7 +41,7 @@ def clipped_surrogate(
             ratio > 1 + clip_high, (1 + clip_high) * ratio / ratio.detach(), bounded
         )
     loss = torch.maximum(-advantage * ratio, -advantage * bounded)
-    if dual_clip is None:
+    if math.isinf(dual_clip):  # 0 times it is no number
         return loss
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
 

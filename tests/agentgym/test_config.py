@@ -1,5 +1,6 @@
 """Configurations: whose word is the last, what is refused, what is written is read back."""
 
+import math
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from agentgym.config import load, merge, override, read_recipe, read_toml, recipe_names
 from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError
+from agentgym.trainers.registry import build_chain
 
 LEAST = {"env": {"suite": "alfworld/gen-train"}, "eval": {"suite": "alfworld/gen-unseen"}}
 
@@ -47,11 +49,27 @@ def test_the_last_layer_has_the_last_word() -> None:
 
 
 def test_every_recipe_reads_back_what_it_writes() -> None:
-    assert recipe_names("alfworld") == ("laptop", "paper")
+    assert {"laptop", "paper"} <= set(recipe_names("alfworld"))
     for env in env_names():
         for name in recipe_names(env):
             config = load([read_recipe(env, name)])
             assert load([tomllib.loads(config.to_toml())]) == config
+
+
+def test_a_method_setting_of_none_is_refused_as_a_run_folder_could_not_keep_it() -> None:
+    with pytest.raises(UsageError, match=r"setting method .*sum_norm is None.*leave it out"):
+        load([LEAST, {"method": {"name": "drgrpo", "sum_norm": None}}])
+
+
+@pytest.mark.parametrize(
+    "method", [{"name": "igpo", "format_outcome": "keep"}, {"name": "grpo", "dual_clip": math.inf}]
+)
+def test_a_method_setting_that_switches_a_part_off_is_written_and_read_back(
+    method: dict[str, object],
+) -> None:
+    config = load([LEAST, {"method": method}])
+    assert load([tomllib.loads(config.to_toml())]) == config
+    build_chain(config.method, 1)
 
 
 def test_the_paper_recipe_has_the_published_sizes() -> None:

@@ -196,6 +196,25 @@ def test_a_lost_expert_has_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         assert expert_plans([corridor_episode("red", "red")], pool, "0:1") == [[None, None]]
 
 
+def test_the_last_plan_stands_where_the_expert_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    expert = CorridorEnv.expert
+
+    def with_a_fixed_path(self: CorridorEnv) -> str | None:
+        action = expert(self)
+        return None if action == "back" else action
+
+    monkeypatch.setattr(CorridorEnv, "expert", with_a_fixed_path)
+    env = CorridorEnv("corridor/train")
+    _, info = env.reset(seed=0, options={"task": "train-000"})
+    right = info["goal"].removeprefix("follow ")
+    wrong = next(c for c in info["admissible_actions"] if c != right)
+    with closing(WorkerPool(EnvSpec("corridor", {"suite": "corridor/train"}))) as pool:
+        episodes = [corridor_episode(right, wrong, "what"), corridor_episode(wrong, "what")]
+        found = expert_plans(episodes, pool, "0:1")
+    both = f"{right}\n{right}"
+    assert found == [[both, right, right], [both, both]]
+
+
 def test_the_environment_of_a_plan_has_the_seed_of_the_episode(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,5 +1,6 @@
 """Which tokens move entropy most, by hand; which of them are held back, and what that does."""
 
+import math
 import random
 
 import pytest
@@ -74,7 +75,7 @@ def test_the_tokens_left_out_have_neither_value_nor_gradient(batch) -> None:
     )
     logprob_BT = behind_prompt(NOW).requires_grad_()
     loss_BT = clipped_surrogate(
-        logprob_BT - batch.old_logprob_BT, batch.advantage_BT, 0.2, 0.28, None
+        logprob_BT - batch.old_logprob_BT, batch.advantage_BT, 0.2, 0.28, math.inf
     ).masked_fill(found.chosen_BT, 0.0)
     loss = (loss_BT * batch.mask_BT).sum() / 5
     assert loss.item() == pytest.approx(-0.712, abs=1e-12)

@@ -16,6 +16,15 @@ def test_every_option_of_every_method_says_what_it_is() -> None:
     assert unexplained == []
 
 
+def test_every_option_says_in_brackets_where_its_value_is_from() -> None:
+    uncited = [(d.name, o.name) for d in describe_all() for o in d.options if "(" not in o.about]
+    assert uncited == []
+
+
+def test_a_bound_that_is_off_is_shown_as_toml_has_it() -> None:
+    assert {o.name: o.value for o in describe("drbot").options}["dual_clip"] == "inf"
+
+
 def test_every_method_tells_its_paper_and_what_it_does() -> None:
     for d in describe_all():
         assert d.paper.startswith("arXiv"), d.name

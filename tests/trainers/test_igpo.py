@@ -200,7 +200,7 @@ def test_every_token_of_a_turn_has_its_turns_return_and_others_have_none() -> No
     turn = torch.tensor([[0, 0, -1, 1, 1, 1, -1, 2, 2]])
     row = Row((1,) * 9, tuple(turn[0].tolist()), (0.0,) * 9, (0,) * 9)
     other = Row((1,) * 6, (0, 0, -1, 1, 1, 1), (0.0,) * 6, (0,) * 6)
-    chain = chain_of(format_outcome=None)
+    chain = chain_of(format_outcome="keep")
     group = Group("t", (trajectory_of(row, TWO[0]), trajectory_of(other, TWO[1])))
     batch = chain.advantages(batch_of(chain, [group]), 1)
     assert batch.advantage_BT is not None
@@ -271,7 +271,7 @@ def test_bad_format_replaces_the_outcome_by_a_penalty_that_is_a_part_of_its_own(
     rewards = build_chain({"name": "igpo"}, STEPS, None).turn_rewards(groups, 1)
     assert rewards["outcome"] == [[0, 1], [0, 0]]  # as it was
     assert rewards["invalid"] == [[0, -3], [0, -2]]  # -2 in the place of 1 and 0
-    assert "invalid" not in chain_of(format_outcome=None).turn_rewards(groups, 1)
+    assert "invalid" not in chain_of(format_outcome="keep").turn_rewards(groups, 1)
 
 
 def test_an_episode_without_a_turn_has_no_rewards(played: Callable[..., list[Group]]) -> None:
@@ -348,7 +348,9 @@ def test_released_takes_the_mean_of_the_group_at_the_same_place_of_the_row() -> 
     # and nothing; means .8 .8 .6 .5.
     longer = Row((1,) * 6, (-1, -1, 0, 0, 1, 1), (0.0,) * 6, (0,) * 6)
     shorter = Row((1,) * 5, (-1, -1, 0, 0, 0), (0.0,) * 5, (0,) * 5)
-    chain = build_chain({"name": "igpo:released", "gain": "logprob", "format_outcome": None}, STEPS)
+    chain = build_chain(
+        {"name": "igpo:released", "gain": "logprob", "format_outcome": "keep"}, STEPS
+    )
     first = trajectory_of(longer, ([-1.0, -0.6], 1.0))
     second = replace(trajectory_of(shorter, ([-1.0], 0.0)))
     batch = batch_of(chain, [Group("t", (first, second))])
@@ -363,7 +365,7 @@ def test_at_a_place_where_another_trajectory_is_spoken_to_its_last_turns_return_
     # After its first turn the environment says two tokens, where the other still speaks.
     spoken_to = Row((1,) * 5, (-1, 0, -1, -1, 1), (0.0,) * 5, (0,) * 5)
     speaking = Row((1,) * 5, (-1, 0, 0, 0, 0), (0.0,) * 5, (0,) * 5)
-    chain = chain_of(normalise="position", format_outcome=None)
+    chain = chain_of(normalise="position", format_outcome="keep")
     members = (
         trajectory_of(spoken_to, ([-1.0, -0.6], 1.0)),
         trajectory_of(speaking, ([-1.0], 0.0)),
