@@ -47,7 +47,7 @@ def train_sft(
             does not fit.
     """
     from agentgym.trainers.clone import demonstrations, new_run
-    from agentgym.trainers.run_folder import RunFolder
+    from agentgym.trainers.run_folder import RunFolder, alone
 
     if resume is not None:
         folder, options = resume, _options(tomllib.loads(RunFolder.open(resume).config))
@@ -64,7 +64,10 @@ def train_sft(
     if dry:
         say(f"would take {options.steps} steps of {options.sft.tokens_per_step} tokens")
         return
-    _run(options, RunFolder.open(folder) if resume else new_run(options, folder))
+    if resume is None:
+        RunFolder.refuse(folder)
+    with alone(RunFolder.open(folder).path if resume else folder):
+        _run(options, RunFolder(folder) if resume else new_run(options, folder))
 
 
 def _run(options: CloneOptions, run: Any) -> None:
@@ -72,7 +75,7 @@ def _run(options: CloneOptions, run: Any) -> None:
     from agentgym.trainers.clone import clone
 
     with interrupts(say) as interrupted, live_steps(options.steps) as step:
-        model = clone(options, run, step, interrupted)
+        model = clone(options, run, step, interrupted, say)
     say(f"written: {model}")
 
 

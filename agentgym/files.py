@@ -37,7 +37,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> Path:
@@ -125,8 +125,8 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring the rename itself to the disk, on systems that can do that for folders."""
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, on systems that can do that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -41,7 +41,7 @@ from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.policy_gradient import refuse_groups_of_one
 from agentgym.trainers.registry import build_chain
-from agentgym.trainers.run_folder import RunFolder
+from agentgym.trainers.run_folder import RunFolder, alone
 from agentgym.trainers.served import Serving, named_servers, own_server
 from agentgym.trajectory_line import trajectory_line
 from agentgym.types import EnvSpec, Trajectory
@@ -153,26 +153,31 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
     """
     serving = _serving(config)
     serving.check()
-    if not resume:
-        RunFolder.refuse(folder)
-    trainee = _trainee(config, RunFolder.open(folder).latest_checkpoint() if resume else None)
-    policy, script, learner = trainee.policy, trainee.script, trainee.learner
-    method, done = trainee.method, trainee.done
-    tasks, suites = _suites(config, method)
-    answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
-    if not done:
-        env = env_of_suite(config.env.suite)
-        remember_demonstrations(method, env, script, learner, config.policy.sampling.temperature)
-    about = _about() | {"suites": suites}
     with ExitStack() as stack:
+        checkpoint = None
+        if resume:
+            stack.enter_context(alone(RunFolder.open(folder).path))
+            checkpoint = RunFolder(folder).sound_checkpoint(reporter.say)
+        else:
+            RunFolder.refuse(folder)
+        trainee = _trainee(config, checkpoint)
+        policy, script, learner = trainee.policy, trainee.script, trainee.learner
+        method, done = trainee.method, trainee.done
+        tasks, suites = _suites(config, method)
+        answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
+        if not done:
+            env, sampling = env_of_suite(config.env.suite), config.policy.sampling
+            remember_demonstrations(method, env, script, learner, sampling.temperature)
         sampler: Sampler = policy
         hand_over: Callable[[int], None] = policy.refresh
         if serving.server.urls:
             sampler, hand_over = stack.enter_context(named_servers(policy, serving, folder))
             check_context(config.policy.model, sampler, config.policy.sampling)
-        run = (
-            RunFolder.open(folder) if resume else RunFolder.create(folder, config.to_toml(), about)
-        )
+        if resume:
+            run = RunFolder.open(folder)
+        else:
+            stack.enter_context(alone(folder))
+            run = RunFolder.create(folder, config.to_toml(), _about() | {"suites": suites})
         run.cut(done)
         if serving.serve is not None:
             served = own_server(policy, serving, folder, reporter.say)

@@ -10,6 +10,8 @@ is seeded by what it is for.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -44,12 +46,29 @@ UNREADABLE = (
 """What readers of JSON and tensors raise on files that are missing, cut off, or something else."""
 
 
+@contextmanager
+def as_data_errors() -> Iterator[None]:
+    """Make one error of what the writers of tensors raise on a disk that is full or broken."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        raise DataError(f"tensors cannot be written: {error}") from error
+
+
 def save_checkpoint(
     run: RunFolder, learner: Learner, method: Chain, policy: HFPolicy, step: int, keep: int
 ) -> None:
-    """Save the run as it is after ``step``; keep the last ``keep`` checkpoints."""
+    """Save the run as it is after ``step``; keep the last ``keep`` checkpoints.
+
+    Raises:
+        DataError: It cannot be written; the one before stands.
+    """
 
     def write(folder: Path) -> None:
+        with as_data_errors():
+            write_all(folder)
+
+    def write_all(folder: Path) -> None:
         if has_adapter(policy.model):
             save_adapter(policy.model, folder / ADAPTER)
             policy.save(folder / MODEL, merged(policy.model))

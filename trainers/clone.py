@@ -28,7 +28,7 @@ from agentgym.policies.conversation import Script
 from agentgym.policies.hf import load_model, load_tokenizer
 from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
 from agentgym.rollout import EnvOptions
-from agentgym.trainers.checkpoint import MODEL, UNREADABLE
+from agentgym.trainers.checkpoint import MODEL, UNREADABLE, as_data_errors
 from agentgym.trainers.demonstrations import (
     Demonstration,
     Demonstrations,
@@ -110,6 +110,7 @@ def clone(
     run: RunFolder,
     report: Callable[[dict[str, float]], None],
     interrupted: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> Path:
     """Learn a demonstrator's actions; go on where the run folder's last checkpoint stands.
 
@@ -120,6 +121,7 @@ def clone(
         run: Where metrics and checkpoints go.
         report: Is told the metrics of each step.
         interrupted: Asked after each step; True saves and ends the run.
+        say: Told what people should know beside the metrics.
 
     Returns:
         The folder of the last model.
@@ -130,7 +132,7 @@ def clone(
         KeyboardInterrupt: ``interrupted`` said so; the run is saved.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    checkpoint = run.latest_checkpoint()
+    checkpoint = run.sound_checkpoint(say)
     played, name = demonstrations(options)
     shown = _kept(played, options.recorded, run.path)
     once = min(len(played.tasks), options.recorded or len(played.tasks))
@@ -153,9 +155,10 @@ def clone(
         return found if len(found.ids) <= options.max_tokens else None
 
     def write(folder: Path) -> None:
-        save_model(folder / MODEL, *parts, dtype=torch.float32)
-        (folder / "trainer").mkdir()
-        torch.save(cloner.state(), folder / STATE)
+        with as_data_errors():
+            save_model(folder / MODEL, *parts, dtype=torch.float32)
+            (folder / "trainer").mkdir()
+            torch.save(cloner.state(), folder / STATE)
 
     if isinstance(shown, FromFile) and not any(row(number) for number in range(once)):
         raise UsageError(

@@ -42,12 +42,15 @@ def metrics_of(run: Path) -> list[dict[str, float]]:
 
 
 def last_checkpoint(run: Path) -> dict[str, bytes]:
-    """Return the files of the third step's checkpoint: weights, optimisers, what was remembered."""
+    """Return the files of the third step's checkpoint: weights, optimisers, what was remembered.
+
+    Without the metrics, which have times, and the manifest, which has their digest.
+    """
     folder = run / "checkpoints" / "step_000003"
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name not in ("metrics.jsonl", "manifest.json")
     }
 
 
