@@ -1,31 +1,29 @@
 """A policy that vLLM servers answer for, over HTTP; nothing of vLLM is imported.
 
 Each episode asks for its turns as soon as it needs them, and stays with one server, which keeps the
-keys and values of its prefix. Turns are sampled with the seeds that a policy in this process would
-use, but by other draws, and in batches that timing makes: a served run repeats tasks and seeds, not
-tokens.
+keys and values of its prefix (:mod:`agentgym.policies.vllm_fleet`). Turns are sampled with the
+seeds that a policy in this process would use, but by other draws, and in batches that timing makes:
+a served run repeats tasks and seeds, not tokens.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 import uuid
-from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from agentgym.errors import ContextOverflow, UsageError
+from agentgym.policies.vllm_fleet import Fleet, all_of
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.policies.vllm_loop import LoopThread
-from agentgym.policies.vllm_replica import Replica, Way
+from agentgym.policies.vllm_replica import Answer, Replica, Way
 from agentgym.policies.vllm_wire import Said, completion, read_choices
 from agentgym.types import Request, Sample
 
-T = TypeVar("T")
 _PROBE_ROWS, _PROBE_TOKENS = 2, 24
 
 
@@ -47,6 +45,7 @@ class Spent:
     sampled_tokens: int = 0
     seconds: float = 0.0  # in which at least one turn was being sampled
     faults: int = 0  # answers that were lost, and asked for again
+    moves: int = 0  # of episodes, because their server was gone
 
 
 class VLLMPolicy:
@@ -80,17 +79,16 @@ class VLLMPolicy:
         self.spent = Spent()
         self.probe = probe_rows(len(tokenizer))
         self._tokenizer = tokenizer
-        self._homes: dict[str, Replica] = {}
         self._sampling, self._busy_since = 0, 0.0
         # What is not trained on needs no log-probabilities of its temperature.
         self._cools_first: bool | None = True if way is None else None
         self._thread = LoopThread()
         try:
-            self._replicas = self._thread.run(self._connect(options, way))
+            self._fleet = self._thread.run(self._connect(options, way))
         except BaseException:
-            self._thread.close()
+            self._thread.close(all_of([]))
             raise
-        self.max_context = min(replica.max_context for replica in self._replicas)
+        self.max_context = min(replica.max_context for replica in self._fleet.replicas)
 
     # Acting -----------------------------------------------------------------------------------
 
@@ -106,18 +104,7 @@ class VLLMPolicy:
             ServerError: A server refused, stayed away, or lost a turn three times.
         """
         self._check(requests)
-        for temperature in {request.temperature for request in requests}:
-            await self._thread.wait(self._check_temperature(temperature))
-        groups = self._same_prompts(requests)
-        with self._busy():
-            found = await self._thread.wait(_all([self._sample(alike) for alike in groups]))
-        samples = {
-            request.session: sample
-            for alike, said in zip(groups, found, strict=True)
-            for request, sample in zip(alike, said, strict=True)
-        }
-        self._count(requests, samples)
-        return [samples[request.session] for request in requests]
+        return await self._thread.wait(self._sample_all(requests))
 
     async def score(self, ids: Sequence[Sequence[int]], start: Sequence[int]) -> list[list[float]]:
         """Return log-probabilities at temperature 1 of each row's tokens from ``start`` on.
@@ -137,20 +124,15 @@ class VLLMPolicy:
                     f"a row of {len(row)} tokens is to be scored; the servers read less than"
                     f" {self.max_context}"
                 )
-        work = [
-            self._replicas[n % len(self._replicas)].score(row, first)
-            for n, (row, first) in enumerate(zip(ids, start, strict=True))
-        ]
-        return await self._thread.wait(_all(work))
+        return await self._thread.wait(self._fleet.score(ids, start))
 
     def fork(self, session: str, copy: str) -> None:
         """Let ``copy`` go to the server that keeps the prefix of ``session``."""
-        if session in self._homes:
-            self._homes[copy] = self._homes[session]
+        self._thread.soon(self._fleet.fork, session, copy)
 
     def drop(self, session: str) -> None:
         """Forget a session. Dropping one that is not there does nothing."""
-        self._homes.pop(session, None)
+        self._thread.soon(self._fleet.drop, session)
 
     # Weights ----------------------------------------------------------------------------------
 
@@ -158,21 +140,22 @@ class VLLMPolicy:
         """Let every server take the weights of a folder; it must see the folder under that path.
 
         The folder is needed as long as these are the weights: a server that is restarted is given
-        them again.
+        them again. Turns that are being sampled are sampled to their end by the weights before.
 
         Raises:
             DataError: There are no weights in the folder.
             ServerError: A server did not take them.
         """
-        self._thread.run(_all([replica.load(path, version) for replica in self._replicas]))
+        self._thread.run(self._fleet.load(path, version))
         self.version = version
 
     def fingerprints(self) -> dict[str, list[list[float]]]:
         """Return by URL what each server said of :attr:`probe` after the last load.
 
-        They are the log-probabilities of each row's tokens from the second on.
+        They are the log-probabilities of each row's tokens from the second on. Of a server that
+        was gone at the load it is what it must answer when it is back.
         """
-        return {replica.url: replica.fingerprint for replica in self._replicas}
+        return {replica.url: replica.fingerprint for replica in self._fleet.replicas}
 
     def check_temperature(self, temperature: float) -> None:
         """Refuse a temperature at which the servers return log-probabilities of another one.
@@ -183,23 +166,22 @@ class VLLMPolicy:
         self._thread.run(self._check_temperature(temperature))
 
     def close(self) -> None:
-        """Hang up. Closing twice is the same as closing once."""
+        """Hang up, also on turns that are being sampled. Closing twice is closing once."""
         if self._thread.closed:
             return
-        self._thread.run(_all([replica.close() for replica in self._replicas]))
-        self._thread.close()
+        self._thread.close(self._fleet.close())
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _connect(self, options: ServerOptions, way: Way | None) -> list[Replica]:
+    async def _connect(self, options: ServerOptions, way: Way | None) -> Fleet:
         run = uuid.uuid4().hex[:6]
-        replicas = [Replica(url, options, self.probe, run) for url in options.urls]
+        replicas = [Replica(url, options, self.probe, run, self.version) for url in options.urls]
         try:
-            await _all([replica.connect(way) for replica in replicas])
+            await all_of([replica.connect(way) for replica in replicas])
         except BaseException:
-            await _all([replica.close() for replica in replicas])
+            await all_of([replica.close() for replica in replicas])
             raise
-        return replicas
+        return Fleet(replicas)
 
     def _check(self, requests: Sequence[Request]) -> None:
         if len({request.session for request in requests}) < len(requests):
@@ -215,7 +197,7 @@ class VLLMPolicy:
     async def _check_temperature(self, temperature: float) -> None:
         if temperature in (0.0, 1.0) or self._cools_first:
             return
-        found = await _all([replica.cools_first() for replica in self._replicas])
+        found = await all_of([replica.cools_first() for replica in self._fleet.replicas])
         self._cools_first = all(found)
         if not self._cools_first:
             raise UsageError(
@@ -224,39 +206,48 @@ class VLLMPolicy:
                 " does)"
             )
 
-    def _home(self, session: str) -> Replica:
-        """Return the server of a session; of a new one, that with the fewest sessions."""
-        if session not in self._homes:
-            load = Counter(replica.url for replica in self._homes.values())
-            self._homes[session] = min(self._replicas, key=lambda replica: load[replica.url])
-        return self._homes[session]
+    async def _sample_all(self, requests: Sequence[Request]) -> list[Sample]:
+        """Sample in the loop that all servers belong to, so that rollouts may overlap."""
+        for temperature in {request.temperature for request in requests}:
+            await self._check_temperature(temperature)
+        groups = self._same_prompts(requests)
+        with self._busy():
+            found = await all_of([self._sample(alike) for alike in groups])
+        samples = {
+            request.session: sample
+            for alike, said in zip(groups, found, strict=True)
+            for request, sample in zip(alike, said, strict=True)
+        }
+        self._count(requests, samples)
+        return [samples[request.session] for request in requests]
 
     def _same_prompts(self, requests: Sequence[Request]) -> list[list[Request]]:
         groups: dict[object, list[Request]] = {}
         for request in requests:
             alike = replace(request, session="", seed="")
-            groups.setdefault((alike, self._home(request.session).url), []).append(request)
+            groups.setdefault((alike, self._fleet.home(request.session).url), []).append(request)
         return list(groups.values())
 
     async def _sample(self, alike: Sequence[Request]) -> list[Sample]:
         """Sample requests that differ only in their sessions and seeds; the first seed is used."""
-        first, version, n = alike[0], self.version, len(alike)
-        salt = f"v{version}"
-        found, faults = await self._home(first.session).ask(
-            lambda model: completion(first, model, salt, n),
+        first, n = alike[0], len(alike)
+        answer = await self._fleet.ask(
+            first.session,
+            # No prefix that other weights read is read again.
+            lambda model, version: completion(first, model, f"v{version}", n),
             lambda answer: read_choices(answer, first, n),
         )
-        return [self._as_sample(said, first, version, faults) for said in found]
+        return [self._as_sample(said, first, answer) for said in answer.found]
 
-    def _as_sample(self, said: Said, request: Request, version: int, faults: int) -> Sample:
+    def _as_sample(self, said: Said, request: Request, answer: Answer[list[Said]]) -> Sample:
         size = self._end(said, request)
         return Sample(
             said.ids[:size],
             said.logprobs[:size],
             None if said.entropies is None else said.entropies[:size],
             "stop" if size < len(said.ids) else said.finish,
-            version,
-            faults,
+            answer.version,
+            answer.losses,
         )
 
     def _end(self, said: Said, request: Request) -> int:
@@ -293,6 +284,7 @@ class VLLMPolicy:
         self.spent.prompt_tokens += sum(len(request.ids) for request in requests)
         self.spent.sampled_tokens += sum(len(sample.ids) for sample in samples.values())
         self.spent.faults += sum(sample.faults for sample in samples.values())
+        self.spent.moves = self._fleet.moves
 
 
 def probe_rows(vocabulary: int) -> tuple[tuple[int, ...], ...]:
@@ -300,13 +292,3 @@ def probe_rows(vocabulary: int) -> tuple[tuple[int, ...], ...]:
     draws = random.Random(f"probe of {vocabulary}")
     row = range(_PROBE_TOKENS)
     return tuple(tuple(draws.randrange(vocabulary) for _ in row) for _ in range(_PROBE_ROWS))
-
-
-async def _all(work: Sequence[Coroutine[object, object, T]]) -> list[T]:
-    """Wait for all; the first that fails cancels the others, and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
-    return [task.result() for task in tasks]

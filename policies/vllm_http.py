@@ -7,6 +7,7 @@ asked, and no usable answer came; the same question may be asked again, a few ti
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from typing import Any, Literal
@@ -98,13 +99,21 @@ class Http:
             verify=self.url.startswith("https"),  # reading certificates takes a fifth of a second
         )
 
-    async def get(self, path: str) -> Any:
+    async def get(self, path: str, within: float | None = None) -> Any:
         """Return the JSON that a path answers with; text as it is, None for an empty answer.
+
+        Args:
+            path: Of the URL.
+            within: Seconds without an answer after which nobody is there.
 
         Raises:
             Refused, Gone, Lost: See the top of this file.
         """
-        return await self._ask("GET", path, None)
+        try:
+            async with asyncio.timeout(within):
+                return await self._ask("GET", path, None)
+        except TimeoutError as error:
+            raise Gone(f"nothing answers at {self.url}") from error
 
     async def post(self, path: str, body: object) -> Any:
         """Send JSON; return what :meth:`get` returns.

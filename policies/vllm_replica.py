@@ -4,32 +4,35 @@ A server that was restarted has the weights that it began with, and says nothing
 has a fingerprint, the log-probabilities of fixed tokens, taken when weights were loaded. Whenever a
 server may have been restarted the fingerprint is taken again, and where it differs the weights are
 loaded again, before anything else is asked.
+
+Weights are loaded between requests: those under way are answered first, the next ones wait. So each
+answer is of one version, and says which.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from agentgym.errors import ContextOverflow, DataError, ServerError, StaleWeightsError
+from agentgym.errors import DataError, ServerError, StaleWeightsError
+from agentgym.policies.vllm_checks import check_version, model_card, refusal
+from agentgym.policies.vllm_gate import Gate
 from agentgym.policies.vllm_http import Gone, Http, Lost, Refused, ServerOptions
 from agentgym.policies.vllm_wire import read_scores, scoring, top_logprobs
 
 T = TypeVar("T")
 Way = Literal["disk", "lora"]
 
-OLDEST = (0, 16)
-"""The oldest vLLM that takes weights from a folder while it runs."""
-
 _COMPLETIONS, _RPC = "/v1/completions", "/collective_rpc"
 _LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 _LOSSES = 2  # how often one request is asked again
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_HEALTH_S = 10.0  # for a word from a server that may be gone, or not yet ready
 _RESTART_S = 5.0  # no server is started in less; one that was silent for longer may be another
 _SAME = 1e-2  # nats by which a server may differ from itself, whatever else is in its batch
 _NEEDS: dict[Way, tuple[str, str]] = {
@@ -38,35 +41,60 @@ _NEEDS: dict[Way, tuple[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What was read from a completion."""
+
+    found: T
+    version: int  # of the weights that answered
+    losses: int  # how many times the answer was lost before
+
+
+def _nowhere() -> bool:
+    return False
+
+
 class Replica:
     """One server with its weights. All methods belong to one event loop.
+
+    What can be asked of another server as well takes ``elsewhere``, which tells whether there is
+    one: then nothing waits for a server that is gone, and ``Gone`` is raised.
 
     Args:
         url: Where it is.
         options: How it is treated.
         probe: Rows of fixed tokens.
         run: Tells the adapters of this run from those of others.
+        version: Of the weights that it has now.
 
     Attributes:
         url: Where it is.
         model: The name by which its weights are asked for; another for each adapter.
+        version: Of the weights that it was given last.
         max_context: Tokens, prompt and sample together.
         fingerprint: Log-probabilities of the fixed tokens after the last load.
+        away: Whether nobody answered there when it was asked last.
     """
 
     def __init__(
-        self, url: str, options: ServerOptions, probe: Sequence[Sequence[int]], run: str
+        self,
+        url: str,
+        options: ServerOptions,
+        probe: Sequence[Sequence[int]],
+        run: str,
+        version: int = 0,
     ) -> None:
         self._http = Http(url, options)
         self._options, self._probe, self._run = options, probe, run
         self.url = self._http.url
         self.model = self._base = ""
+        self.version = version
         self.max_context = 0
+        self.away = False
         self.fingerprint: list[list[float]] = []
         self._way: Way = "disk"
         self._loaded: tuple[str, int] | None = None
-        self._slots = asyncio.Semaphore(options.in_flight)
-        self._checking, self._alone = asyncio.Lock(), asyncio.Lock()
+        self._gate, self._checking = Gate(options.in_flight), asyncio.Lock()
         self._scores_alone = False
         self._heard = 0.0  # when it last answered
         self._doubted = False
@@ -82,7 +110,7 @@ class Replica:
                 the message says which and what to do.
         """
         check_version(self.url, await self._version())
-        card = _model_card(self.url, await self._http.get("/v1/models"), self._options.model)
+        card = model_card(self.url, await self._http.get("/v1/models"), self._options.model)
         self.model = self._base = str(card["id"])
         self.max_context = int(card["max_model_len"])
         if way is not None:
@@ -91,65 +119,117 @@ class Replica:
         # One that takes adapters dies of a row that is scored beside other requests (0.32, CPU).
         self._scores_alone = await self._has_route(_LOAD)
         self.fingerprint = await self._persist(self._take_fingerprint)
-        self._heard = time.monotonic()
+        self._settle()
 
-    async def load(self, path: str, version: int) -> None:
-        """Take the weights of a folder.
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._gate.inside
+
+    async def load(self, path: str, version: int, elsewhere: Callable[[], bool] = _nowhere) -> None:
+        """Take the weights of a folder, when what is under way was answered.
 
         Raises:
             DataError: The folder is none; a server that is told so would die of it.
+            Gone: Nobody is there, and there is one elsewhere.
             ServerError: The server did not take them.
         """
         wanted = "adapter_config.json" if self._way == "lora" else "config.json"
         if not (Path(path) / wanted).is_file():
             raise DataError(f"no weights to hand over: {path} has no {wanted}")
-        self._loaded = path, version
 
-        async def work() -> list[list[float]]:
-            await self._load()
-            return await self._take_fingerprint()
+        async def work() -> None:
+            async with self._checking, self._gate.alone():
+                await self._load(path, version)
+                self.fingerprint = await self._ask_for_fingerprint()
+                self._loaded, self.version = (path, version), version
+                self._settle()
 
-        self.fingerprint = await self._persist(work)
-        self._heard, self._doubted = time.monotonic(), False
+        await self._persist(work, elsewhere=elsewhere)
+
+    async def owe(self, path: str, version: int, fingerprint: list[list[float]]) -> bool:
+        """Note weights that it shall load when it is back.
+
+        Args:
+            path: Their folder.
+            version: Theirs.
+            fingerprint: What a server with these weights answers.
+
+        Returns:
+            Whether it is still away; if not, nothing was noted.
+        """
+        async with self._checking:
+            if self.away:
+                self._loaded, self.version = (path, version), version
+                self.fingerprint = fingerprint
+            return self.away
+
+    async def come_back(self) -> None:
+        """Wait until somebody is there again, and has the weights.
+
+        Raises:
+            ServerError: Somebody is, and does not take them.
+        """
+        wait = _FIRST_WAIT_S
+        while self.away:
+            with suppress(Gone, Lost):
+                await self._trust()
+                return
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_S)
 
     async def ask(
-        self, body: Callable[[str], dict[str, Any]], read: Callable[[Any], T]
-    ) -> tuple[T, int]:
+        self,
+        body: Callable[[str, int], dict[str, Any]],
+        read: Callable[[Any], T],
+        elsewhere: Callable[[], bool] = _nowhere,
+        *,
+        scoring: bool = False,
+    ) -> Answer[T]:
         """Ask for a completion until there is one.
 
         Args:
-            body: Returns what to send, from the name of the weights.
+            body: Returns what to send, from the name of the weights and their version.
             read: Returns what the answer means; raises ``Lost`` where it means nothing.
-
-        Returns:
-            What was read, and how many times the answer was lost before.
+            elsewhere: Whether another server can be asked as well.
+            scoring: Whether it is a row to be scored.
 
         Raises:
             ContextOverflow: The prompt does not fit.
+            Gone: Nobody is there, and there is one elsewhere.
             ServerError: The server refused, stayed away for too long, or lost it too often.
         """
         losses = 0
 
-        async def work() -> T:
-            await self._trust()
-            content = body(self.model)
-            async with self._room(scoring=content.get("prompt_logprobs") is not None):
-                found = read(await self._http.post(_COMPLETIONS, content))
-            self._heard = time.monotonic()
-            return found
+        async def work() -> Answer[T]:
+            while True:
+                await self._trust()
+                async with self._room(scoring=scoring):
+                    if self._doubted:  # it was lost to others while this one waited
+                        continue
+                    version = self.version
+                    sent = body(self.model, version)
+                    found = read(await self._http.post(_COMPLETIONS, sent))
+                self._heard = time.monotonic()
+                return Answer(found, version, losses)
 
         def lose() -> None:
             nonlocal losses
             losses += 1
 
-        return await self._persist(work, lose), losses
+        return await self._persist(work, lose, elsewhere)
 
-    async def score(self, ids: Sequence[int], start: int) -> list[float]:
+    async def score(
+        self, ids: Sequence[int], start: int, elsewhere: Callable[[], bool] = _nowhere
+    ) -> list[float]:
         """Return the log-probabilities of a row's tokens from ``start`` on; raises as ``ask``."""
-        scores, _ = await self.ask(
-            lambda model: scoring(ids, model), lambda answer: read_scores(answer, ids, start)
+        answer = await self.ask(
+            lambda model, _: scoring(ids, model),
+            lambda answer: read_scores(answer, ids, start),
+            elsewhere,
+            scoring=True,
         )
-        return scores
+        return answer.found
 
     async def cools_first(self) -> bool:
         """Return whether log-probabilities are those after the division by the temperature."""
@@ -158,10 +238,10 @@ class Replica:
         for temperature in (1.0, 2.0):
             change = {"temperature": temperature, "logprobs": 5}
 
-            def body(model: str, change: dict[str, Any] = change) -> dict[str, Any]:
+            def body(model: str, _: int, change: dict[str, Any] = change) -> dict[str, Any]:
                 return {**scoring(row, model), "prompt_logprobs": None, **change}
 
-            found.append((await self.ask(body, top_logprobs))[0])
+            found.append((await self.ask(body, top_logprobs)).found)
         plain, cooled = found
         same = [abs(plain[name] - cooled[name]) < 1e-6 for name in plain.keys() & cooled.keys()]
         return not all(same)
@@ -206,20 +286,16 @@ class Replica:
             return error.status not in (403, 404, 405)
         return True
 
-    @asynccontextmanager
-    async def _room(self, *, scoring: bool) -> AsyncIterator[None]:
+    def _room(self, *, scoring: bool) -> AbstractAsyncContextManager[None]:
         """Wait for a place among the requests in flight; for all of them where that is needed."""
-        if not (scoring and self._scores_alone):
-            async with self._slots:
-                yield
-            return
-        async with self._alone, AsyncExitStack() as places:
-            for _ in range(self._options.in_flight):
-                await places.enter_async_context(self._slots)
-            yield
+        alone = scoring and self._scores_alone
+        return self._gate.alone() if alone else self._gate.together()
 
     async def _persist(
-        self, work: Callable[[], Awaitable[T]], lose: Callable[[], None] = lambda: None
+        self,
+        work: Callable[[], Awaitable[T]],
+        lose: Callable[[], None] = lambda: None,
+        elsewhere: Callable[[], bool] = _nowhere,
     ) -> T:
         """Do ``work`` until it is done; the server may be gone for a while, or lose it twice."""
         gone_since: float | None = None
@@ -229,6 +305,9 @@ class Replica:
             try:
                 return await work()
             except Gone as error:
+                self.away = self._doubted = True
+                if elsewhere():
+                    raise
                 now = time.monotonic()
                 gone_since = now if gone_since is None else gone_since
                 if now - gone_since >= self._options.patience:
@@ -238,7 +317,7 @@ class Replica:
                     ) from error
             except (Lost, Refused) as error:
                 if isinstance(error, Refused) and not self._vanished(error):
-                    raise _refusal(error) from error
+                    raise refusal(error) from error
                 losses += 1
                 lose()
                 if losses > _LOSSES:
@@ -259,10 +338,14 @@ class Replica:
         async with self._checking:
             if self._is_trusted():  # another request did it meanwhile
                 return
-            await self._http.get("/health")
+            await self._http.get("/health", within=_HEALTH_S)
             if not await self._is_itself():
                 await self._bring_back()
-            self._heard, self._doubted = time.monotonic(), False
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take note that it is there, with the right weights."""
+        self._heard, self._doubted, self.away = time.monotonic(), False, False
 
     def _is_trusted(self) -> bool:
         return not self._doubted and time.monotonic() - self._heard < _RESTART_S
@@ -281,7 +364,7 @@ class Replica:
                 f"the server at {self.url} answers with other weights than before, and was given"
                 " none to load again; was it started with another model?"
             )
-        await self._load()
+        await self._load(*self._loaded)
         if not await self._is_itself():
             raise StaleWeightsError(
                 f"the server at {self.url} was restarted, and given the weights of version"
@@ -291,14 +374,15 @@ class Replica:
 
     async def _take_fingerprint(self) -> list[list[float]]:
         async with self._room(scoring=True):
-            answers = [
-                await self._http.post(_COMPLETIONS, scoring(row, self.model)) for row in self._probe
-            ]
+            return await self._ask_for_fingerprint()
+
+    async def _ask_for_fingerprint(self) -> list[list[float]]:
+        answers = [
+            await self._http.post(_COMPLETIONS, scoring(row, self.model)) for row in self._probe
+        ]
         return [read_scores(a, row, 1) for a, row in zip(answers, self._probe, strict=True)]
 
-    async def _load(self) -> None:
-        assert self._loaded is not None
-        path, version = self._loaded
+    async def _load(self, path: str, version: int) -> None:
         if self._way == "disk":
             call = {"method": "reload_weights", "kwargs": {"weights_path": path}}
             await self._http.post(_RPC, call)
@@ -317,50 +401,3 @@ def farthest(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) 
     """Return the greatest absolute difference of two fingerprints, in nats."""
     pairs = zip(left, right, strict=True)
     return max(abs(a - b) for rows in pairs for a, b in zip(*rows, strict=True))
-
-
-def check_version(url: str, version: str) -> None:
-    """Refuse a vLLM that is too old.
-
-    Raises:
-        ServerError: It is.
-    """
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    built_from_source = ".dev" in version  # its numbers say nothing
-    if numbers is None or built_from_source:
-        return
-    if (int(numbers[1]), int(numbers[2])) < OLDEST:
-        raise ServerError(
-            f"the server at {url} is vLLM {version}; {OLDEST[0]}.{OLDEST[1]} or later is needed, to"
-            " take weights while it runs: pip install -U vllm"
-        )
-
-
-def _model_card(url: str, answer: Any, wanted: str | None) -> Any:
-    """Return the entry of the model that is asked for, of all that a server has.
-
-    Raises:
-        ServerError: There is none of that name, or several and none was named.
-    """
-    try:
-        cards = [card for card in answer["data"] if not card.get("parent")]  # no adapters
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ServerError(f"{url}/v1/models answered no list of models") from error
-    names = ", ".join(str(card["id"]) for card in cards)
-    chosen = [card for card in cards if wanted in (None, card["id"])]
-    if not chosen:
-        raise ServerError(
-            f"the server at {url} has no model {wanted!r}; it has: {names}. Set policy.server.model"
-            " to one of these, or start the server with the model"
-        )
-    return chosen[0]
-
-
-def _refusal(error: Refused) -> ServerError | ContextOverflow:
-    said = str(error)
-    if error.status == 400 and (error.param == "input_tokens" or "context length" in said):
-        return ContextOverflow(
-            f"{said}; lower policy.sampling.max_context, or start the server with a greater"
-            " --max-model-len"
-        )
-    return error

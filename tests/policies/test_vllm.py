@@ -151,7 +151,8 @@ def test_each_episode_stays_with_one_server_and_new_ones_are_shared_out(
     assert len(servers[home].completions()) == before[home] + 1
     for n in range(6):
         policy.drop(f"{n}")
-    assert list(policy._homes) == ["copy"]
+    ask(policy, turn("another", [98]))  # with nobody, beside the one with the copy
+    assert len(servers[1 - home].completions()) == before[1 - home] + 1
 
 
 def test_a_policy_outlives_the_loops_of_rollouts(server, connect):

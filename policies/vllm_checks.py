@@ -1,0 +1,60 @@
+"""Whether a vLLM server is one that can be used, and what its refusals mean."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from agentgym.errors import ContextOverflow, ServerError
+from agentgym.policies.vllm_http import Refused
+
+OLDEST = (0, 16)
+"""The oldest vLLM that takes weights from a folder while it runs."""
+
+
+def check_version(url: str, version: str) -> None:
+    """Refuse a vLLM that is too old.
+
+    Raises:
+        ServerError: It is.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    built_from_source = ".dev" in version  # its numbers say nothing
+    if numbers is None or built_from_source:
+        return
+    if (int(numbers[1]), int(numbers[2])) < OLDEST:
+        raise ServerError(
+            f"the server at {url} is vLLM {version}; {OLDEST[0]}.{OLDEST[1]} or later is needed, to"
+            " take weights while it runs: pip install -U vllm"
+        )
+
+
+def model_card(url: str, answer: Any, wanted: str | None) -> Any:
+    """Return the entry of the model that is asked for, of all that a server has.
+
+    Raises:
+        ServerError: There is none of that name, or several and none was named.
+    """
+    try:
+        cards = [card for card in answer["data"] if not card.get("parent")]  # no adapters
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ServerError(f"{url}/v1/models answered no list of models") from error
+    names = ", ".join(str(card["id"]) for card in cards)
+    chosen = [card for card in cards if wanted in (None, card["id"])]
+    if not chosen:
+        raise ServerError(
+            f"the server at {url} has no model {wanted!r}; it has: {names}. Set policy.server.model"
+            " to one of these, or start the server with the model"
+        )
+    return chosen[0]
+
+
+def refusal(error: Refused) -> ServerError | ContextOverflow:
+    """Return the error that a refusal is: a prompt that does not fit is one of its own."""
+    said = str(error)
+    if error.status == 400 and (error.param == "input_tokens" or "context length" in said):
+        return ContextOverflow(
+            f"{said}; lower policy.sampling.max_context, or start the server with a greater"
+            " --max-model-len"
+        )
+    return error
