@@ -21,6 +21,7 @@ from agentgym.policies.vllm_fleet import Fleet, all_of
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.policies.vllm_loop import LoopThread
 from agentgym.policies.vllm_replica import Answer, Replica, Way
+from agentgym.policies.vllm_transfer import Source
 from agentgym.policies.vllm_wire import Said, completion, read_choices
 from agentgym.types import Request, Sample
 
@@ -54,10 +55,12 @@ class VLLMPolicy:
     Args:
         options: The servers, and how they are treated.
         tokenizer: The model's own.
-        way: How weights get there: ``disk`` reloads those of a folder, ``lora`` loads an adapter.
-            None is for evaluation: the servers keep the weights that they have, may be started
-            without any flag, and may return log-probabilities of temperature 1.
+        way: How weights get there: ``disk`` reloads those of a folder, ``lora`` loads an adapter,
+            ``nccl`` takes those that are sent. None is for evaluation: the servers keep the weights
+            that they have, may be started without any flag, and may return log-probabilities of
+            temperature 1.
         version: Of the weights that the servers have now.
+        source: Who sends them, where the way is ``nccl``.
 
     Attributes:
         spent: What sampling took so far.
@@ -71,7 +74,12 @@ class VLLMPolicy:
     pacing: Literal["rounds", "free"] = "free"
 
     def __init__(
-        self, options: ServerOptions, tokenizer: Decoder, way: Way | None = "disk", version: int = 0
+        self,
+        options: ServerOptions,
+        tokenizer: Decoder,
+        way: Way | None = "disk",
+        version: int = 0,
+        source: Source | None = None,
     ) -> None:
         if not options.urls:
             raise UsageError("no server is named; give one as --server http://HOST:PORT")
@@ -84,7 +92,7 @@ class VLLMPolicy:
         self._cools_first: bool | None = True if way is None else None
         self._thread = LoopThread()
         try:
-            self._fleet = self._thread.run(self._connect(options, way))
+            self._fleet = self._thread.run(self._connect(options, way, source))
         except BaseException:
             self._thread.close(all_of([]))
             raise
@@ -136,11 +144,15 @@ class VLLMPolicy:
 
     # Weights ----------------------------------------------------------------------------------
 
-    def load(self, path: str, version: int) -> None:
+    def load(self, path: str | None, version: int) -> None:
         """Let every server take the weights of a folder; it must see the folder under that path.
 
         The folder is needed as long as these are the weights: a server that is restarted is given
         them again. Turns that are being sampled are sampled to their end by the weights before.
+
+        Args:
+            path: The folder; None where the weights are sent (``nccl``).
+            version: Theirs.
 
         Raises:
             DataError: There are no weights in the folder.
@@ -173,11 +185,13 @@ class VLLMPolicy:
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _connect(self, options: ServerOptions, way: Way | None) -> Fleet:
+    async def _connect(
+        self, options: ServerOptions, way: Way | None, source: Source | None
+    ) -> Fleet:
         run = uuid.uuid4().hex[:6]
         replicas = [Replica(url, options, self.probe, run, self.version) for url in options.urls]
         try:
-            await all_of([replica.connect(way) for replica in replicas])
+            await all_of([replica.connect(way, source) for replica in replicas])
         except BaseException:
             await all_of([replica.close() for replica in replicas])
             raise

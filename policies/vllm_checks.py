@@ -11,9 +11,17 @@ from agentgym.policies.vllm_http import Refused
 OLDEST = (0, 16)
 """The oldest vLLM that takes weights from a folder while it runs."""
 
+OLDEST_NCCL = (0, 30)
+"""The oldest vLLM that takes weights over NCCL from a program without vLLM."""
 
-def check_version(url: str, version: str) -> None:
+
+def check_version(url: str, version: str, *, nccl: bool = False) -> None:
     """Refuse a vLLM that is too old.
+
+    Args:
+        url: Where it is.
+        version: What it says.
+        nccl: Whether it shall take weights over NCCL.
 
     Raises:
         ServerError: It is.
@@ -22,10 +30,16 @@ def check_version(url: str, version: str) -> None:
     built_from_source = ".dev" in version  # its numbers say nothing
     if numbers is None or built_from_source:
         return
-    if (int(numbers[1]), int(numbers[2])) < OLDEST:
+    found = int(numbers[1]), int(numbers[2])
+    if found < OLDEST:
         raise ServerError(
             f"the server at {url} is vLLM {version}; {OLDEST[0]}.{OLDEST[1]} or later is needed, to"
             " take weights while it runs: pip install -U vllm"
+        )
+    if nccl and found < OLDEST_NCCL:
+        raise ServerError(
+            f"the server at {url} is vLLM {version}; {OLDEST_NCCL[0]}.{OLDEST_NCCL[1]} or later"
+            " takes weights over NCCL: pip install -U vllm, or set policy.server.sync to disk"
         )
 
 

@@ -84,8 +84,12 @@ class Fleet:
             ]
         )
 
-    async def load(self, path: str, version: int) -> None:
+    async def load(self, path: str | None, version: int) -> None:
         """Let all servers take the weights of a folder; those that are gone, when they are back.
+
+        Args:
+            path: The folder; None where the weights are sent.
+            version: Theirs.
 
         Raises:
             DataError: There are no weights in the folder.
@@ -132,7 +136,9 @@ class Fleet:
             except Gone:
                 self._await_return(replica)
 
-    async def _load(self, replica: Replica, path: str, version: int) -> list[list[float]] | None:
+    async def _load(
+        self, replica: Replica, path: str | None, version: int
+    ) -> list[list[float]] | None:
         """Return the fingerprint of the weights, or None where nobody is there."""
         try:
             await replica.load(path, version, partial(self._elsewhere, replica))

@@ -32,8 +32,8 @@ class ServerOptions(BaseModel):
     Attributes:
         urls: Where they are; each episode stays with one of them.
         model: The name that the servers know the model by; None takes the only one that they have.
-        sync: How weights get there: ``disk`` or ``lora``; ``auto`` takes ``lora`` where an adapter
-            is trained, else ``disk``.
+        sync: How weights get there: ``disk``, ``lora``, or ``nccl`` from GPU to GPU; ``auto`` takes
+            ``lora`` where an adapter is trained, else ``disk``.
         tolerance: By how much the log-probability of a token may differ between trainer and server
             after weights were handed over, in nats.
         in_flight: Requests that a server has at once.
@@ -45,7 +45,7 @@ class ServerOptions(BaseModel):
 
     urls: tuple[str, ...] = ()
     model: str | None = None
-    sync: Literal["auto", "disk", "lora"] = "auto"
+    sync: Literal["auto", "disk", "lora", "nccl"] = "auto"
     tolerance: float = Field(default=1e-3, gt=0)
     in_flight: int = Field(default=256, ge=1)
     timeout: float = Field(default=600.0, gt=0)

@@ -23,10 +23,11 @@ from agentgym.errors import DataError, ServerError, StaleWeightsError
 from agentgym.policies.vllm_checks import check_version, model_card, refusal
 from agentgym.policies.vllm_gate import Gate
 from agentgym.policies.vllm_http import Gone, Http, Lost, Refused, ServerOptions
+from agentgym.policies.vllm_transfer import FLAG, INIT, Source, Transfer
 from agentgym.policies.vllm_wire import read_scores, scoring, top_logprobs
 
 T = TypeVar("T")
-Way = Literal["disk", "lora"]
+Way = Literal["disk", "lora", "nccl"]
 
 _COMPLETIONS, _RPC = "/v1/completions", "/collective_rpc"
 _LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -38,6 +39,7 @@ _SAME = 1e-2  # nats by which a server may differ from itself, whatever else is 
 _NEEDS: dict[Way, tuple[str, str]] = {
     "disk": (_RPC, "VLLM_SERVER_DEV_MODE=1 in its environment"),
     "lora": (_LOAD, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment and --enable-lora"),
+    "nccl": (INIT, f"VLLM_SERVER_DEV_MODE=1 in its environment and {FLAG}"),
 }
 
 
@@ -93,29 +95,36 @@ class Replica:
         self.away = False
         self.fingerprint: list[list[float]] = []
         self._way: Way = "disk"
-        self._loaded: tuple[str, int] | None = None
+        self._loaded: tuple[str | None, int] | None = None
+        self._transfer: Transfer | None = None
+        self._half_loaded = False
         self._gate, self._checking = Gate(options.in_flight), asyncio.Lock()
         self._scores_alone = False
         self._heard = 0.0  # when it last answered
         self._doubted = False
 
-    async def connect(self, way: Way | None) -> None:
+    async def connect(self, way: Way | None, source: Source | None = None) -> None:
         """Find out what the server is, and that it can do what is needed.
 
         Args:
             way: How weights will get there; None asks for those that are there.
+            source: Who sends them, where that is ``nccl``.
 
         Raises:
             ServerError: Nothing is there, it is no vLLM or too old, or it lacks a model or a flag;
                 the message says which and what to do.
         """
-        check_version(self.url, await self._version())
+        check_version(self.url, await self._version(), nccl=way == "nccl")
         card = model_card(self.url, await self._http.get("/v1/models"), self._options.model)
         self.model = self._base = str(card["id"])
         self.max_context = int(card["max_model_len"])
         if way is not None:
             await self._check_takes_weights(way)
             self._way = way
+        if way == "nccl":
+            assert source is not None
+            self._transfer = Transfer(self._http, source)
+            await self._transfer.check()
         # One that takes adapters dies of a row that is scored beside other requests (0.32, CPU).
         self._scores_alone = await self._has_route(_LOAD)
         self.fingerprint = await self._persist(self._take_fingerprint)
@@ -126,8 +135,15 @@ class Replica:
         """How many requests are under way."""
         return self._gate.inside
 
-    async def load(self, path: str, version: int, elsewhere: Callable[[], bool] = _nowhere) -> None:
+    async def load(
+        self, path: str | None, version: int, elsewhere: Callable[[], bool] = _nowhere
+    ) -> None:
         """Take the weights of a folder, when what is under way was answered.
+
+        Args:
+            path: The folder; None where the weights are sent.
+            version: Theirs.
+            elsewhere: Whether other servers take them as well.
 
         Raises:
             DataError: The folder is none; a server that is told so would die of it.
@@ -135,7 +151,7 @@ class Replica:
             ServerError: The server did not take them.
         """
         wanted = "adapter_config.json" if self._way == "lora" else "config.json"
-        if not (Path(path) / wanted).is_file():
+        if path is not None and not (Path(path) / wanted).is_file():
             raise DataError(f"no weights to hand over: {path} has no {wanted}")
 
         async def work() -> None:
@@ -147,11 +163,11 @@ class Replica:
 
         await self._persist(work, elsewhere=elsewhere)
 
-    async def owe(self, path: str, version: int, fingerprint: list[list[float]]) -> bool:
+    async def owe(self, path: str | None, version: int, fingerprint: list[list[float]]) -> bool:
         """Note weights that it shall load when it is back.
 
         Args:
-            path: Their folder.
+            path: Their folder; None where they are sent.
             version: Theirs.
             fingerprint: What a server with these weights answers.
 
@@ -251,6 +267,8 @@ class Replica:
         if self.model != self._base:
             with suppress(ServerError):
                 await self._http.post(_UNLOAD, {"lora_name": self.model})
+        if self._transfer is not None:
+            await self._transfer.close()
         await self._http.close()
 
     # Inside -----------------------------------------------------------------------------------
@@ -339,7 +357,8 @@ class Replica:
             if self._is_trusted():  # another request did it meanwhile
                 return
             await self._http.get("/health", within=_HEALTH_S)
-            if not await self._is_itself():
+            # What is half loaded must not be asked anything.
+            if self._half_loaded or not await self._is_itself():
                 await self._bring_back()
             self._settle()
 
@@ -364,6 +383,8 @@ class Replica:
                 f"the server at {self.url} answers with other weights than before, and was given"
                 " none to load again; was it started with another model?"
             )
+        if self._transfer is not None:
+            self._transfer.leave()  # its ranks are those of the server that was there
         await self._load(*self._loaded)
         if not await self._is_itself():
             raise StaleWeightsError(
@@ -382,7 +403,15 @@ class Replica:
         ]
         return [read_scores(a, row, 1) for a, row in zip(answers, self._probe, strict=True)]
 
-    async def _load(self, path: str, version: int) -> None:
+    async def _load(self, path: str | None, version: int) -> None:
+        self._half_loaded = True
+        await self._load_by_way(path, version)
+        self._half_loaded = False
+
+    async def _load_by_way(self, path: str | None, version: int) -> None:
+        if self._transfer is not None:
+            await self._transfer.load()
+            return
         if self._way == "disk":
             call = {"method": "reload_weights", "kwargs": {"weights_path": path}}
             await self._http.post(_RPC, call)

@@ -57,14 +57,22 @@ class Weights(Protocol):
         """What it is."""
 
     def broadcast(self, group: Group) -> None:
-        """Send all of it, and wait until it is sent."""
+        """Send all of it, and wait until it is sent.
+
+        Raises:
+            Gone: It changed meanwhile; what the server has is of no version.
+        """
 
 
 class Source(Protocol):
     """The trainer. Methods block, and are called in threads."""
 
     def weights(self) -> Weights:
-        """Return the weights as they are now."""
+        """Return the weights of the version that was handed over last.
+
+        Raises:
+            Gone: They are no more: the next version is being made.
+        """
 
     def new_id(self) -> bytes:
         """Return the name of a new group, by which its ranks find each other."""

@@ -22,16 +22,26 @@ def interrupts_arrive() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def fake_vllm() -> ModuleType:
-    """The module ``fake_vllm.py``, which is a program too."""
-    path = Path(__file__).with_name("fake_vllm.py")
-    spec = spec_from_file_location("fake_vllm", path)
+def _module_beside(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def fake_vllm() -> ModuleType:
+    """The module ``fake_vllm.py``, which is a program too."""
+    return _module_beside("fake_vllm")
+
+
+@pytest.fixture(scope="session")
+def fake_transfer() -> ModuleType:
+    """The module ``fake_transfer.py``: ranks that take weights over gloo."""
+    return _module_beside("fake_transfer")
 
 
 @pytest.fixture

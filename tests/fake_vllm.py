@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -79,6 +79,10 @@ class FakeVLLM(ThreadingHTTPServer):
         self.unhang = threading.Event()
         self.dies = 0  # in the middle of this completion, the first time; 0: of none
         self.latency = 0.0  # seconds a completion takes
+        self.runs = threading.Event()  # cleared while it is paused: completions wait
+        self.runs.set()
+        self.more_gets: dict[str, Callable[[], Any]] = {}  # routes that a test adds
+        self.more_posts: dict[str, Callable[[Any], Any]] = {}
         self.requests: list[tuple[str, Any]] = []  # path and body of every POST
         self.in_flight = self.most_in_flight = 0
         self.headers_seen: list[dict[str, str]] = []
@@ -88,6 +92,12 @@ class FakeVLLM(ThreadingHTTPServer):
     def restart(self) -> None:
         """Forget what was loaded and cached, as a process that was started anew."""
         self.model, self.adapters, self._seen, self.broken = _load(self.path), {}, {}, False
+
+    def take(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Let these be the weights, by their names in a model folder."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(weights)
+        self.model = model
 
     def completions(self) -> list[Any]:
         """Return the bodies of all completions so far that are no scoring."""
@@ -112,6 +122,8 @@ class FakeVLLM(ThreadingHTTPServer):
             base |= {"object": "model", "max_model_len": self.max_model_len}
             cards = [{"id": n, "parent": self.name, "object": "model"} for n in self.adapters]
             return {"object": "list", "data": [base, *cards]}
+        if path in self.more_gets:
+            return self.more_gets[path]()
         raise Refusal(404, "Not Found")
 
     def post(self, path: str, body: Any) -> Any:
@@ -120,6 +132,7 @@ class FakeVLLM(ThreadingHTTPServer):
             known |= {"/collective_rpc": self.rpc, "/reset_prefix_cache": self.reset}
         if self.lora:
             known |= {LORA_ROUTES[0]: self.load_adapter, LORA_ROUTES[1]: self.unload_adapter}
+        known |= self.more_posts
         if path not in known:
             raise Refusal(404, "Not Found")
         return known[path](body)
@@ -172,6 +185,7 @@ class FakeVLLM(ThreadingHTTPServer):
             self.dies -= body.get("prompt_logprobs") is None
             dying = self.dies == 0 and body.get("prompt_logprobs") is None
         try:
+            self.runs.wait(30)
             time.sleep(self.latency)
             if dying:
                 self._die_once()

@@ -20,12 +20,13 @@ from agentgym.policies.served_folder import untie
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_replica import farthest
 from agentgym.trainers.lora import has_adapter, merged, save_adapter
+from agentgym.trainers.weight_source import WeightSource
 
-Way = Literal["disk", "lora"]
+Way = Literal["disk", "lora", "nccl"]
 Scores = Sequence[Sequence[float]]
 
 
-def way_of(sync: Literal["auto", "disk", "lora"], *, adapter: bool) -> Way:
+def way_of(sync: Literal["auto", "disk", "lora", "nccl"], *, adapter: bool) -> Way:
     """Return how weights get to the servers.
 
     Args:
@@ -81,13 +82,21 @@ class HandOver:
         folder: Where weights are written; the servers must see it under the same path. Only the
             last version stays, for servers that are restarted.
         tolerance: By how much the log-probability of a token may differ, in nats.
-        way: Whole weights through the ``disk``, or the adapter (``lora``).
+        way: Whole weights through the ``disk``, or the adapter (``lora``), or whole weights from
+            GPU to GPU (``nccl``).
+        source: Sends them, where the way is ``nccl``: the one that the servers were told of.
     """
 
     def __init__(
-        self, trained: HFPolicy, servers: VLLMPolicy, folder: Path, tolerance: float, way: Way
+        self,
+        trained: HFPolicy,
+        servers: VLLMPolicy,
+        folder: Path,
+        tolerance: float,
+        way: Way,
+        source: WeightSource | None = None,
     ) -> None:
-        self._trained, self._servers = trained, servers
+        self._trained, self._servers, self._source = trained, servers, source
         self._folder, self._tolerance, self._way = folder.absolute(), tolerance, way
         self._handed: int | None = None
         self._ours: Scores | None = None  # at the last hand-over
@@ -103,10 +112,8 @@ class HandOver:
         if version == self._handed:
             return
         before = self._servers.fingerprints()
-        path = self._folder / f"v{version:06d}"
-        shutil.rmtree(path, ignore_errors=True)  # of a run that ended here
-        write_weights(self._trained, path, self._way)
-        self._servers.load(str(path), version)
+        path = self._lay_out(version)
+        self._servers.load(None if path is None else str(path), version)
         ours = self._own_scores()
         for url, theirs in self._servers.fingerprints().items():
             self._prove(url, version, ours, theirs, before[url])
@@ -118,6 +125,16 @@ class HandOver:
     def close(self) -> None:
         """Remove what was written; the run's checkpoints have it."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _lay_out(self, version: int) -> Path | None:
+        """Make the weights ready to be taken; return their folder, if they are in one."""
+        if self._source is not None:
+            self._source.settle()
+            return None
+        path = self._folder / f"v{version:06d}"
+        shutil.rmtree(path, ignore_errors=True)  # of a run that ended here
+        write_weights(self._trained, path, self._way)
+        return path
 
     def _own_scores(self) -> Scores:
         rows = self._servers.probe

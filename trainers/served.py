@@ -17,8 +17,11 @@ from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.trainers.handover import HandOver, way_of, write_weights
 from agentgym.trainers.lora import has_adapter
+from agentgym.trainers.nccl import Nccl
+from agentgym.trainers.weight_source import WeightSource
 
 LOG = "logs/vllm.log"
+TRANSFER = ("--weight-transfer-config", '{"backend": "nccl"}')
 SYNC = "sync"
 
 
@@ -66,11 +69,16 @@ def named_servers(
         UsageError, ServerError: A server does not fit; the message says what to do.
     """
     way = way_of(asked.server.sync, adapter=has_adapter(trained.model))
-    with closing(VLLMPolicy(asked.server, trained.tokenizer, way)) as servers:
+    source = None
+    if way == "nccl":
+        source = WeightSource(trained, Nccl(trained.model.device))
+    policy = VLLMPolicy(asked.server, trained.tokenizer, way, source=source)
+    with closing(policy) as servers:
         for temperature in asked.temperatures:
             servers.check_temperature(temperature)
         tolerance = asked.server.tolerance
-        with closing(HandOver(trained, servers, folder / SYNC, tolerance, way)) as hand_over:
+        handing = HandOver(trained, servers, folder / SYNC, tolerance, way, source)
+        with closing(handing) as hand_over:
             yield servers, hand_over
 
 
@@ -92,8 +100,12 @@ def own_server(
     assert asked.serve is not None
     # One more than is sampled, as vLLM samples a token beside what it scores.
     room = min(trained.max_context, asked.max_context + 1)
-    base = asked.model
-    if way_of(asked.server.sync, adapter=has_adapter(trained.model)) == "disk":
+    base, serve = asked.model, asked.serve
+    way = way_of(asked.server.sync, adapter=has_adapter(trained.model))
+    if way == "nccl":
+        Nccl(trained.model.device)  # refuses what it would refuse after the server's minute
+        serve = serve.model_copy(update={"arguments": (*TRANSFER, *serve.arguments)})
+    if way == "disk":
         base = str(folder.absolute() / SYNC / "base")
         shutil.rmtree(base, ignore_errors=True)
         write_weights(trained, Path(base), "disk")
@@ -104,7 +116,7 @@ def own_server(
         max_model_len=room,
         lora_rank=asked.lora_rank,
     )
-    with ModelServer(served, asked.serve, folder / LOG, say) as server:
+    with ModelServer(served, serve, folder / LOG, say) as server:
         options = asked.server.model_copy(update={"urls": (server.url,), "model": served.name})
         with named_servers(trained, replace(asked, server=options), folder) as both:
             yield both

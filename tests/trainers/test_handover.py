@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from agentgym.errors import DataError, StaleWeightsError, UsageError
 from agentgym.policies.hf import HFPolicy
+from agentgym.policies.serve_command import ServeOptions
 from agentgym.policies.served_folder import link_untied, untie
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
+from agentgym.trainers import served as module
 from agentgym.trainers.handover import HandOver, way_of, write_weights
 from agentgym.trainers.lora import LoraOptions, add_adapter
+from agentgym.trainers.served import Serving, named_servers, own_server
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
 
 SHAPE = Shape(hidden=32, layers=1, intermediate=48, context=128)
@@ -146,6 +150,49 @@ def test_the_way_is_that_of_what_is_trained():
     assert way_of("auto", adapter=True) == way_of("lora", adapter=True) == "lora"
     with pytest.raises(UsageError, match=r"no adapter is trained; set policy.lora.rank"):
         way_of("lora", adapter=False)
+    assert way_of("nccl", adapter=False) == way_of("nccl", adapter=True) == "nccl"
+
+
+def test_weights_over_nccl_from_a_trainer_without_a_gpu_are_refused_before_anything_starts(
+    server, trained, tmp_path
+):
+    asked = Serving(
+        ServerOptions(urls=(server.url,), sync="nccl"), None, "", "float32", None, 128, ()
+    )
+    with (
+        pytest.raises(UsageError, match="is trained on cpu; NCCL wants it on a GPU"),
+        named_servers(trained, asked, tmp_path),
+    ):
+        pass
+    own = replace(asked, serve=ServeOptions(vllm="/bin/true"))
+    with (
+        pytest.raises(UsageError, match="is trained on cpu; NCCL wants it on a GPU"),
+        own_server(trained, own, tmp_path, print),
+    ):
+        pass
+    assert not server.requests
+
+
+def test_a_server_that_is_started_to_take_weights_over_nccl_is_told_so(
+    trained, tmp_path, monkeypatch
+):
+    started = []
+
+    class StartedError(Exception):
+        pass
+
+    def start(served, options, *_):
+        started.append((served.model, options.arguments))
+        raise StartedError
+
+    monkeypatch.setattr(module, "Nccl", lambda _: None)
+    monkeypatch.setattr(module, "ModelServer", start)
+    own = ServeOptions(arguments=("--more",))
+    asked = Serving(ServerOptions(sync="nccl"), own, "MODEL", "float32", None, 128, ())
+    with pytest.raises(StartedError), own_server(trained, asked, tmp_path, print):
+        pass
+    flag = ("--weight-transfer-config", '{"backend": "nccl"}')
+    assert started == [("MODEL", (*flag, "--more"))]
 
 
 # An output matrix of its own ---------------------------------------------------------------------
