@@ -22,7 +22,8 @@ DEFAULT_RECIPE = "laptop"
 
 def train(
     env: Annotated[
-        str | None, typer.Option("--env", help="Environment; its recipe is taken.")
+        str | None,
+        typer.Option("--env", help="Environment; its recipe is taken. Several, as a,b, are mixed."),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="Method, as epo or epo:released, or a .py file.")
@@ -103,7 +104,7 @@ def _configure(
     seed: int | None,
     settings: list[str],
 ) -> Config:
-    from agentgym.config import load, override, read_recipe, read_toml
+    from agentgym.config import load, mixed, override, read_recipe, read_toml
 
     recipe = recipe or DEFAULT_RECIPE
     if recipe.endswith(".toml"):
@@ -111,7 +112,7 @@ def _configure(
     elif env is None:
         raise UsageError("say what to train in: --env alfworld, or --recipe FILE.toml")
     else:
-        low = read_recipe(env, recipe)
+        low = mixed([read_recipe(name.strip(), recipe) for name in env.split(",")])
     flags = {
         "method": {"name": _findable(method)},
         "policy": {"model": model},
@@ -152,7 +153,7 @@ def _without_none(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_name(config: Config) -> str:
-    env = config.env.suite.partition("/")[0]
+    env = "-".join(config.envs)
     model = Path(config.policy.model).name
     method = Path(config.method_name).name.replace(".py", "").replace(":", "-")
     return f"{env}-{method}-{model}-{uuid.uuid4().hex[:6]}"
@@ -161,18 +162,19 @@ def _run_name(config: Config) -> str:
 def _introduce(config: Config, folder: Path, *, chose_model: bool, recipe: str | None) -> None:
     from agentgym.config import recipe_names
 
-    say(f"method {config.method_name} on {config.env.suite}, run folder {folder}")
+    suites = [env.suite for env in config.envs.values()]
+    say(f"method {config.method_name} on {' and '.join(suites)}, run folder {folder}")
     if recipe is None:
         others = "; --recipe paper has the published sizes"
-        published = "paper" in recipe_names(config.env.suite.partition("/")[0])
+        published = all("paper" in recipe_names(name) for name in config.envs)
         say(f"recipe: {DEFAULT_RECIPE}, made for two cores{others if published else ''}")
     say(
         f"model: {config.policy.model}"
         + ("" if chose_model else "; --model takes any Hugging Face folder or hub id")
     )
-    if config.env.task_types:
-        say(f"task types: {', '.join(config.env.task_types)}")
-    if "/gen-" in config.env.suite:
+    if types := [kind for env in config.envs.values() for kind in env.task_types]:
+        say(f"task types: {', '.join(types)}")
+    if any("/gen-" in suite for suite in suites):
         say("games: generated ones; scores on them are not those of the published test sets")
 
 
@@ -185,8 +187,9 @@ def _run(config: Config, folder: Path, *, resume: bool, dry: bool) -> None:
         return
     with live_steps(config.steps) as shown:
         reporter = Reporter(say, shown, shown.stage)
-        outcome = run_training(config, folder, reporter, resume=resume)
-    show_outcome(outcome)
+        outcomes = run_training(config, folder, reporter, resume=resume)
+    for outcome in outcomes:
+        show_outcome(outcome)
     say(f"written: {folder}")
 
 

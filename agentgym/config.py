@@ -10,10 +10,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError, unknown
@@ -63,14 +63,29 @@ class PolicyOptions(_Section):
     serve: ServeOptions | None = None
 
 
+class MixedEnvOptions(EnvOptions):
+    """One of several environments of a run.
+
+    Attributes:
+        share: How many tasks are drawn here beside the shares of the others; 2 is twice as many
+            as 1.
+    """
+
+    share: float = Field(default=1.0, gt=0)
+
+
 class Config(_Section):
-    """A training run, whole."""
+    """A training run, whole.
+
+    ``env`` is its one environment; ``mix`` has several, by their names. A run has either.
+    """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # TOML has an inf, and no null
 
     steps: int = Field(default=100, ge=1)
     seed: int = 0
-    env: EnvOptions
+    env: EnvOptions | None = None
+    mix: dict[str, MixedEnvOptions] | None = None
     policy: PolicyOptions = PolicyOptions()
     rollout: RolloutOptions = RolloutOptions()
     reward: RewardOptions = RewardOptions()
@@ -89,6 +104,32 @@ class Config(_Section):
             if setting is None:
                 raise ValueError(f"{key} is None, which TOML cannot say; leave it out")
         return value
+
+    @model_validator(mode="after")
+    def _has_one_or_several_environments(self) -> Self:
+        if self.env is None and self.mix is None:
+            raise ValueError("env.suite is missing: say which tasks are trained on")
+        if self.env is not None and self.mix is not None:
+            raise ValueError(
+                "there are env and mix; a run has one environment, or a mix of several"
+            )
+        for name, env in (self.mix or {}).items():
+            if not env.suite.startswith(f"{name}/"):
+                raise ValueError(f"mix.{name} has the suite {env.suite}, which is not of {name}")
+        if self.mix is not None and len(self.mix) < 2:
+            raise ValueError("a mix has at least two environments; name one alone as env")
+        return self
+
+    @property
+    def envs(self) -> dict[str, EnvOptions]:
+        """The environments that are trained in, by name."""
+        if self.env is not None:
+            return {self.env.suite.partition("/")[0]: self.env}
+        return dict(self.mix or {})
+
+    def share(self, name: str) -> float:
+        """Return the share of an environment in the tasks of a step."""
+        return 1.0 if self.mix is None else self.mix[name].share
 
     @property
     def method_name(self) -> str:
@@ -123,6 +164,32 @@ def read_recipe(env: str, name: str) -> dict[str, Any]:
     if name not in recipe_names(env):
         raise unknown(f"recipe for {env} (or path of a .toml file)", name, recipe_names(env))
     return tomllib.loads((RECIPES / f"{env}-{name}.toml").read_text(encoding="utf-8"))
+
+
+def mixed(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one recipe whose environments are those of several; a single one is as it was.
+
+    Each brings its environment and its held-out suite, and the room for tokens is that of whoever
+    needs most. All else is the first one's.
+
+    Raises:
+        UsageError: Two are of the same environment.
+    """
+    first = dict(recipes[0])
+    if len(recipes) == 1:
+        return first
+    envs = {recipe["env"]["suite"].partition("/")[0]: recipe["env"] for recipe in recipes}
+    if len(envs) < len(recipes):
+        raise UsageError("a mix has each environment once; leave out what comes again")
+    del first["env"]
+    sampling = [recipe["policy"]["sampling"] for recipe in recipes]
+    room = {name: max(one[name] for one in sampling) for name in ("max_tokens", "max_context")}
+    beside = {
+        "mix": envs,
+        "policy": {"sampling": room},
+        "eval": {"suite": [recipe["eval"]["suite"] for recipe in recipes]},
+    }
+    return merge(first, beside)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -187,15 +254,20 @@ def _usage_error(error: ValidationError) -> UsageError:
         return unknown("setting", ".".join(where), _known_settings(Config))
     if first["type"] == "missing":
         return UsageError(f"the setting {'.'.join(where)} is missing and has no default")
+    if not where:  # of the whole
+        return UsageError(first["msg"].removeprefix("Value error, "))
     return UsageError(f"setting {'.'.join(where)} = {first['input']!r}: {first['msg']}")
 
 
 def _known_settings(model: type[BaseModel], prefix: str = "") -> list[str]:
     names: list[str] = []
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += _known_settings(kind, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
+        sections = [
+            kind
+            for kind in (field.annotation, *get_args(field.annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        for section in sections:
+            names += _known_settings(section, f"{prefix}{name}.")
+        names += [] if sections else [prefix + name]
     return names

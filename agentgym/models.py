@@ -14,7 +14,7 @@ from agentgym.errors import UsageError
 from agentgym.evaluate import Model
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
-from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt
+from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt, template_names
 from agentgym.policies.serve import ModelServer
 from agentgym.policies.serve_command import Served, ServeOptions
 from agentgym.policies.vllm import VLLMPolicy
@@ -165,6 +165,9 @@ def prompt_of(
 ) -> Prompt:
     """Return the prompt that a model was trained with, or the environment's own.
 
+    A model that was trained in one environment is told the words of another where those are known
+    in its style.
+
     Raises:
         UsageError: The model was trained in another context.
     """
@@ -175,6 +178,9 @@ def prompt_of(
             f"the model {name} was trained with context {saved.context}, not {context}; take"
             f" {saved.context}"
         )
+    trained_in, _, style = saved.template.name.partition(".")
+    if trained_in != env and f"{env}.{style}" in template_names():
+        return load_prompt(env, style, str(saved.context))
     return saved
 
 

@@ -6,9 +6,9 @@ import platform
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,18 +20,19 @@ from torch import nn
 
 from agentgym import __version__
 from agentgym.config import Config, load
-from agentgym.envs.registry import env_of_suite, make_env
+from agentgym.envs.registry import env_of_suite
 from agentgym.errors import DataError, UsageError
-from agentgym.evaluate import EvalOptions, Model, evaluate_model, tasks_of
-from agentgym.models import check_context, prompt_of
+from agentgym.evaluate import EvalOptions, Model, evaluate_model
+from agentgym.models import check_context
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
 from agentgym.policies.serve_command import find_vllm
 from agentgym.provenance import commit
 from agentgym.results import Evaluation, has_results, read_results, write_results
+from agentgym.run_envs import env_spec, open_scripts, open_suites, open_worlds
 from agentgym.tracking import tracking
-from agentgym.trainers.answer_scores import answer_scorer, refuse_without_answers
+from agentgym.trainers.answer_scores import answer_scorer
 from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
 from agentgym.trainers.demonstrated import remember_demonstrations
 from agentgym.trainers.guard import Guard
@@ -44,9 +45,8 @@ from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder, alone
 from agentgym.trainers.served import Serving, named_servers, own_server
 from agentgym.trajectory_line import trajectory_line
-from agentgym.types import EnvSpec, Trajectory
+from agentgym.types import Policy, Trajectory
 from agentgym.watchdog import watching
-from agentgym.workers import WorkerPool
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The held-out evaluations of a run."""
+    """The held-out evaluations of a run on one suite."""
 
     before: Evaluation
     after: Evaluation
@@ -96,7 +96,7 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     """
     latest = RunFolder.open(folder).latest_checkpoint() if resume else RunFolder.refuse(folder)
     method = _method(config)
-    tasks, _ = _suites(config, method)
+    suites = open_suites(config, method)
     episodes = config.rollout.tasks_per_step * config.rollout.group_size
     serving = _serving(config)
     serving.check()
@@ -106,8 +106,9 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
         f"would {'resume' if resume else 'begin'} in {folder} after step"
         f" {latest[0] if latest else 0}",
         f"would train {config.policy.model} by {method.name} for {config.steps} steps of {episodes}"
-        f" episodes on {len(tasks)} tasks",
-        f"would measure {config.eval.tasks} tasks of {config.eval.suite} before and after",
+        f" episodes on {suites.tasks} tasks",
+        f"would measure {config.eval.tasks} tasks of {' and of '.join(config.eval.suites)}"
+        " before and after",
         f"would sample {_where(serving)}",
     ]
 
@@ -120,16 +121,9 @@ def _where(serving: Serving) -> str:
     return "in this process"
 
 
-def env_spec(config: Config, suite: str | None = None) -> EnvSpec:
-    """Return the environment that a run trains in, or the one that plays another suite."""
-    suite = suite or config.env.suite
-    options: dict[str, object] = {"suite": suite, **config.env.options}
-    if config.env.max_turns is not None:
-        options["max_turns"] = config.env.max_turns
-    return EnvSpec(env_of_suite(suite), options)
-
-
-def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bool) -> Outcome:
+def run_training(
+    config: Config, folder: Path, reporter: Reporter, *, resume: bool
+) -> list[Outcome]:
     """Train a run from where it is to its end.
 
     Everything that can be refused is refused before a new run's folder is made. A first interrupt
@@ -143,7 +137,7 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         resume: Whether the run was begun before.
 
     Returns:
-        The held-out evaluation before the first step and after the last.
+        For each suite the held-out evaluation before the first step and after the last.
 
     Raises:
         KeyboardInterrupt: The run was interrupted and its last step saved.
@@ -161,13 +155,14 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
         else:
             RunFolder.refuse(folder)
         trainee = _trainee(config, checkpoint)
-        policy, script, learner = trainee.policy, trainee.script, trainee.learner
+        policy, scripts, learner = trainee.policy, trainee.scripts, trainee.learner
         method, done = trainee.method, trainee.done
-        tasks, suites = _suites(config, method)
-        answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
+        suites = open_suites(config, method)
+        for script in scripts.values():
+            answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
         if not done:
-            env, sampling = env_of_suite(config.env.suite), config.policy.sampling
-            remember_demonstrations(method, env, script, learner, sampling.temperature)
+            sampling = config.policy.sampling
+            remember_demonstrations(method, scripts, learner, sampling.temperature)
         sampler: Sampler = policy
         hand_over: Callable[[int], None] = policy.refresh
         if serving.server.urls:
@@ -177,14 +172,13 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             run = RunFolder.open(folder)
         else:
             stack.enter_context(alone(folder))
-            run = RunFolder.create(folder, config.to_toml(), _about() | {"suites": suites})
+            run = RunFolder.create(folder, config.to_toml(), _about() | {"suites": suites.digests})
         run.cut(done)
         if serving.serve is not None:
             served = own_server(policy, serving, folder, reporter.say)
             sampler, hand_over = stack.enter_context(served)
         hand_over(done)
-        model = Model(config.policy.model, sampler, script, config.policy.sampling)
-        pool = stack.enter_context(closing(WorkerPool(env_spec(config), config.env.workers)))
+        worlds = open_worlds(config, suites, scripts, stack, method, learner, sampler)
         interrupted = stack.enter_context(interrupts(reporter.say))
         watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
         begins = _both(stack.enter_context(watched), reporter.stage)
@@ -196,21 +190,21 @@ def run_training(config: Config, folder: Path, reporter: Reporter, *, resume: bo
             policy=policy,
             sampler=sampler,
             hand_over=hand_over,
-            pool=pool,
-            conversation=script.begin,
-            tasks=tasks,
-            evaluate=partial(_measure, run, config, model),
+            worlds=worlds,
+            evaluate=partial(_measure, run, config, sampler, scripts),
             report=_both(reporter.step, stack.enter_context(tracked)),
             say=reporter.say,
             interrupted=interrupted,
-            answers=answer_scorer(method, script, learner, sampler),
             decode=partial(policy.tokenizer.decode, skip_special_tokens=False),
             guard=Guard(config.guard, reporter.say, learner.scale_rate, run.metrics()),
             stage=begins,
         )
         _begin(parts, config, done)
         train(parts, _plan(config), done)
-    return Outcome(*(read_results(run.eval_folder(step)) for step in (0, config.steps)))
+    return [
+        Outcome(*(read_results(run.eval_folder(step, below)) for step in (0, config.steps)))
+        for below in _measured(config).values()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +212,7 @@ class _Trainee:
     """What a run trains and by what, brought to the step that it goes on from."""
 
     policy: HFPolicy
-    script: Script
+    scripts: Mapping[str, Script]  # by environment
     method: Chain
     learner: Learner
     done: int  # steps
@@ -236,9 +230,7 @@ def _trainee(config: Config, checkpoint: tuple[int, Path] | None) -> _Trainee:
     )
     done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
     check_context(asked.model, policy, asked.sampling)
-    env = env_of_suite(config.env.suite)
-    prompt = prompt_of(asked.model, policy.prompt, env, asked.template, asked.context)
-    return _Trainee(policy, Script(prompt, policy.tokenizer), method, learner, done)
+    return _Trainee(policy, open_scripts(config, policy), method, learner, done)
 
 
 def _begin(parts: Parts, config: Config, done: int) -> None:
@@ -249,15 +241,18 @@ def _begin(parts: Parts, config: Config, done: int) -> None:
     """
     if done:
         parts.say(f"resumed after step {done} of {config.steps}")
-    folder = parts.run.eval_folder(0)
-    if has_results(folder):
+    folders = [parts.run.eval_folder(0, below) for below in _measured(config).values()]
+    missing = [folder for folder in folders if not has_results(folder)]
+    if not missing:
         return
     if done:  # the weights are no longer those that the run began with
         raise DataError(
-            f"{folder} has no results of the evaluation before the first step, which the last table"
-            " needs; bring it back, or start a new run"
+            f"{missing[0]} has no results of the evaluation before the first step, which the last"
+            " table needs; bring it back, or start a new run"
         )
-    parts.say(f"measuring {config.eval.tasks} held-out tasks before the first step")
+    several = len(config.eval.suites)
+    each = f" of each of {several} suites" if several > 1 else ""
+    parts.say(f"measuring {config.eval.tasks} held-out tasks{each} before the first step")
     parts.stage("eval")
     parts.evaluate(0)
 
@@ -294,23 +289,6 @@ def _method(config: Config) -> Chain:
     refuse_groups_of_one(method, config.rollout.group_size)
     tried.collect(config.rollout.group_size, str(config.seed), 1)  # a plan that fits, or an error
     return method
-
-
-def _suites(config: Config, method: Chain) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the tasks to train on, and the digests of both suites by name.
-
-    Raises:
-        UsageError: A suite or task type is not there, what would be trained on is held out, or
-            the method needs an answer that is not there.
-    """
-    trained, measured = make_env(env_spec(config)), make_env(env_spec(config, config.eval.suite))
-    with closing(trained), closing(measured):
-        if trained.suite.held_out:
-            raise UsageError(f"{trained.suite.name} is held out: nothing is learnt from it")
-        refuse_without_answers(method, trained)
-        tasks_of(measured, config.eval.task_types)
-        digests = {env.suite.name: env.suite.digest for env in (trained, measured)}
-        return tasks_of(trained, config.env.task_types), digests
 
 
 def _about() -> dict[str, object]:
@@ -363,22 +341,50 @@ def _plan(config: Config) -> Plan:
     )
 
 
-def _measure(run: RunFolder, config: Config, model: Model, step: int) -> dict[str, float]:
-    """Evaluate the model as it is on the held-out tasks, and keep the result in the run."""
-    options = EvalOptions(
-        tasks=config.eval.tasks, task_types=config.eval.task_types, seed=config.seed
-    )
-    cooled = replace(
-        model, sampling=model.sampling.model_copy(update={"temperature": config.eval.temperature})
-    )
+def _measured(config: Config) -> dict[str, str]:
+    """Return the name below which the results of each held-out suite are kept in a run."""
+    suites = config.eval.suites
+    return {suite: suite if len(suites) > 1 else "" for suite in suites}
 
-    def keep(trajectories: Sequence[Trajectory]) -> None:
-        run.write_eval_trajectories(step, [trajectory_line(t) for t in trajectories])
 
-    evaluation = evaluate_model(env_spec(config, config.eval.suite), cooled, options, keep)
-    write_results(evaluation, run.eval_folder(step))
-    name, summary = f"eval/{config.eval.suite}", evaluation.summary
-    return {f"{name}/success_rate": summary.success.value, f"{name}/score": summary.score}
+def _measure(
+    run: RunFolder, config: Config, sampler: Policy, scripts: Mapping[str, Script], step: int
+) -> dict[str, float]:
+    """Evaluate the model as it is on the held-out tasks, and keep the results in the run.
+
+    Results that are there stand: the run may have ended between two suites.
+    """
+    metrics: dict[str, float] = {}
+    for suite, below in _measured(config).items():
+        folder = run.eval_folder(step, below)
+        if has_results(folder):
+            evaluation = read_results(folder)
+        else:
+            model = _cooled(config, sampler, scripts, suite)
+            keep = partial(_keep, run, step, below)
+            evaluation = evaluate_model(env_spec(config, suite), model, _options(config), keep)
+            write_results(evaluation, folder)
+        metrics[f"eval/{suite}/success_rate"] = evaluation.summary.success.value
+        metrics[f"eval/{suite}/score"] = evaluation.summary.score
+    return metrics
+
+
+def _options(config: Config) -> EvalOptions:
+    asked = config.eval
+    return EvalOptions(tasks=asked.tasks, task_types=asked.task_types, seed=config.seed)
+
+
+def _cooled(config: Config, sampler: Policy, scripts: Mapping[str, Script], suite: str) -> Model:
+    """Return the model as it is evaluated on a suite."""
+    asked, env = config.policy, env_of_suite(suite)
+    sampling = asked.sampling.model_copy(update={"temperature": config.eval.temperature})
+    # A run in one environment may be measured in another; it is told what it was trained with.
+    script = scripts[env] if len(scripts) > 1 else next(iter(scripts.values()))
+    return Model(asked.model, sampler, script, sampling)
+
+
+def _keep(run: RunFolder, step: int, below: str, trajectories: Sequence[Trajectory]) -> None:
+    run.write_eval_trajectories(step, [trajectory_line(t) for t in trajectories], below)
 
 
 @contextmanager

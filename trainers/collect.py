@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentgym.trainers.method import Chain
@@ -25,19 +24,34 @@ class Collected:
     broken: Sequence[Trajectory]
     rounds: int
 
-    def what_broke(self) -> str:
-        """Return how many episodes broke, and why the first one did, as a clause."""
+    def what_broke(self, known: Container[str] = ()) -> str:
+        """Return how many episodes broke, and an example of each reason, as a clause.
+
+        Args:
+            known: Reasons that need no example.
+        """
         if not self.broken:
             return "no episode broke"
-        first = self.broken[0]
         count = "an episode" if len(self.broken) == 1 else f"{len(self.broken)} episodes"
-        return f"{count} broke, the first in task {first.key.task}: {first.error}"
+        examples = {t.error: t.key.task for t in reversed(self.broken) if t.error not in known}
+        why = [
+            f"in task {examples[reason]}: {reason}"
+            for reason in self.reasons()
+            if reason in examples
+        ]
+        return f"{count} broke, {'; '.join(why)}"
+
+    def reasons(self) -> list[str]:
+        """Return why episodes broke, each reason once, in the order in which they came."""
+        return list(dict.fromkeys(t.error or "" for t in self.broken))
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth logging of how the groups came together."""
         kept = sum(len(group.trajectories) for group in self.groups)
+        errors = len(self.broken)
         return {
-            "rollout/errors": float(len(self.broken)),
+            "rollout/errors": float(errors),
+            "rollout/error_rate": errors / max(1, errors + len(self.played)),
             "rollout/rounds": float(self.rounds),
             "rollout/left_out": float(len(self.played) - kept),
         }
@@ -68,14 +82,6 @@ def collect(
         selection = method.select(joined, step)
         tasks, spare = spare[: selection.wanted], spare[selection.wanted :]
     return Collected(selection.groups, selection.rewards, played, broken, selection.rounds)
-
-
-def spare_tasks(tasks: Sequence[str], drawn: Sequence[str], seed: int, step: int) -> list[str]:
-    """Return the tasks that a step did not draw, in an order that is the step's own."""
-    taken = set(drawn)
-    spare = [task for task in tasks if task not in taken]
-    random.Random(f"{seed}:{step}:refill").shuffle(spare)
-    return spare
 
 
 def _without_faults(selection: Selection) -> tuple[Selection, list[Trajectory]]:

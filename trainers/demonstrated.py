@@ -6,7 +6,7 @@ behaviour too, are of the weights that the run begins with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,14 +22,13 @@ from agentgym.types import Group, Key, Stop, Trajectory, Turn
 
 
 def remember_demonstrations(
-    method: Chain, env: str, script: Script, learner: Learner, temperature: float
+    method: Chain, scripts: Mapping[str, Script], learner: Learner, temperature: float
 ) -> int:
     """Let each link that wants demonstrations remember those of its file.
 
     Args:
         method: What a run trains by.
-        env: The environment that it trains in.
-        script: What its model is told.
+        scripts: What its model is told in each environment that it trains in.
         learner: Has the weights that the run begins with.
         temperature: At which the run samples.
 
@@ -46,8 +45,10 @@ def remember_demonstrations(
         if link.demonstrations is None:
             continue
         found = FromFile(Path(link.demonstrations).expanduser())
-        if found.env != env:
-            raise UsageError(f"{link.demonstrations} is of {found.env}, and the run is in {env}")
+        script = scripts.get(found.env)
+        if script is None:
+            here = " and ".join(scripts)
+            raise UsageError(f"{link.demonstrations} is of {found.env}, and the run is in {here}")
         shown = [found[number] for number in range(len(found.tasks))]
         batch = _batch([_group(n, one, script) for n, one in enumerate(shown)], method)
         # The second time the behaviour is known, and nothing has to be corrected for it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,42 +12,46 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.branching import collect_trees
 from agentgym.errors import AgentGymError, CollapseError, UsageError
-from agentgym.policies.conversation import Conversation
 from agentgym.policies.hf import HFPolicy
 from agentgym.rollout import RolloutOptions, collect_groups
-from agentgym.trainers.answer_scores import AnswerScorer
 from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
-from agentgym.trainers.collect import Collected, Play, collect, spare_tasks
+from agentgym.trainers.collect import Collected, collect
+from agentgym.trainers.decks import draw_tasks, spare_tasks
 from agentgym.trainers.guard import Guard, Verdict
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain
-from agentgym.trainers.metrics import batch_metrics, episode_metrics
+from agentgym.trainers.metrics import batch_metrics, episode_metrics, metrics_by_environment
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.trajectory_lines import Decode, trajectory_lines
+from agentgym.trainers.worlds import PlayIn, World, each_at_home
 from agentgym.types import Group, Policy, Trajectory
 from agentgym.voices import SamplingOptions
-from agentgym.workers import WorkerPool
 
 
 class HeldOutOptions(BaseModel):
     """What is measured during training, and how often.
 
     Attributes:
-        suite: Held-out tasks, by the name of their suite.
+        suite: Held-out tasks, by the name of their suite, or of several.
         task_types: Only tasks of these types; all when empty.
-        tasks: How many of them, from the front of the suite's fixed order.
+        tasks: How many of each suite, from the front of its fixed order.
         every: After every so many steps; 0 measures only before the first and after the last.
         temperature: Sampling temperature of evaluations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    suite: str
+    suite: str | tuple[str, ...] = Field(min_length=1)
     task_types: tuple[str, ...] = ()
     tasks: int = Field(default=64, ge=1)
     every: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.4, ge=0)
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The names of the suites."""
+        return (self.suite,) if isinstance(self.suite, str) else self.suite
 
 
 class Spent(Protocol):
@@ -84,14 +87,11 @@ class Parts:
     policy: HFPolicy
     sampler: Sampler
     hand_over: Callable[[int], None]
-    pool: WorkerPool
-    conversation: Callable[[], Conversation]
-    tasks: Sequence[str]
+    worlds: Sequence[World]
     evaluate: Callable[[int], dict[str, float]]
     report: Callable[[dict[str, float]], None]
     say: Callable[[str], None]
     interrupted: Callable[[], bool]
-    answers: AnswerScorer | None = None  # where the method needs answer scores
     decode: Decode | None = None  # for people who look at the tokens of a trajectory
     guard: Guard | None = None  # watches for a collapse
     stage: Callable[[str], None] = lambda _: None  # told what begins
@@ -146,6 +146,8 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
         KeyboardInterrupt: ``parts.interrupted`` said so; the step it was in is done and saved.
     """
     learner, method, sampler, run = parts.learner, parts.method, parts.sampler, parts.run
+    names, decks = zip(*((world.name, world.deck) for world in parts.worlds), strict=True)
+    heard: set[str] = set()
     for step in range(done + 1, plan.steps + 1):
         clock = Clock(parts.stage)
         with clock.stage("step"):
@@ -153,13 +155,14 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
                 parts.hand_over(step - 1)
             sampling_before = sampler.spent.seconds
             with clock.stage("rollout"):
-                tasks = draw_tasks(parts.tasks, plan, step)
-                spare = spare_tasks(parts.tasks, tasks, plan.seed, step)
-                play = _scoring(_play(parts, plan, step), parts, clock, f"{plan.seed}:{step}")
-                found = collect(play, method, tasks, spare, step)
+                tasks = draw_tasks(decks, plan.rollout.tasks_per_step, plan.seed, step)
+                spare = spare_tasks(decks, tasks, plan.seed, step)
+                play = _scoring(_play(parts, plan, step), clock, f"{plan.seed}:{step}")
+                found = collect(each_at_home(parts.worlds, play), method, tasks, spare, step)
             clock.divide_rollout(sampler.spent.seconds - sampling_before)
-            if found.broken:
-                parts.say(f"step {step}: {found.what_broke()}")
+            if not heard.issuperset(found.reasons()):
+                parts.say(f"step {step}: {found.what_broke(heard)}")
+                heard.update(found.reasons())
             _refuse_nothing(found, plan, step)
             batch = pack(found.groups, found.rewards)
             with clock.stage("score"):
@@ -174,6 +177,7 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             **batch_metrics(batch),
             **updated,
             **found.metrics(),
+            **metrics_by_environment(names, found.played, found.broken, batch),
             **clock.seconds,
             "perf/tokens_per_s": batch.length_B.sum().item() / clock.seconds["time/step"],
         }
@@ -200,12 +204,12 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             raise KeyboardInterrupt
 
 
-def _play(parts: Parts, plan: Plan, step: int) -> Play:
+def _play(parts: Parts, plan: Plan, step: int) -> PlayIn:
     """Return what plays a group of episodes a task with the weights as they are."""
     size, seed = plan.rollout.group_size, f"{plan.seed}:{step}"
 
-    def play(tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
-        pool, policy, conversation = parts.pool, parts.sampler, parts.conversation
+    def play(world: World, tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
+        pool, policy, conversation = world.pool, parts.sampler, world.conversation
         branching = parts.method.collect(size, seed, step)
         if branching is None:
             return collect_groups(pool, tasks, size, policy, conversation, plan.sampling, seed)
@@ -216,16 +220,15 @@ def _play(parts: Parts, plan: Plan, step: int) -> Play:
     return play
 
 
-def _scoring(play: Play, parts: Parts, clock: Clock, seed: str) -> Play:
-    """Return what plays, and then scores gold answers if the method needs to know them."""
-    score = parts.answers
-    if score is None:
-        return play
+def _scoring(play: PlayIn, clock: Clock, seed: str) -> PlayIn:
+    """Return what plays, and then scores gold answers where the method needs to know them."""
 
-    def play_and_score(tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
-        groups, broken = play(tasks)
+    def play_and_score(world: World, tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
+        groups, broken = play(world, tasks)
+        if world.answers is None:
+            return groups, broken
         with clock.stage("answers"):
-            return score(groups, parts.pool, seed), broken
+            return world.answers(groups, world.pool, seed), broken
 
     return play_and_score
 
@@ -245,21 +248,3 @@ def _refuse_nothing(found: Collected, plan: Plan, step: int) -> None:
             f" {plan.sampling.max_tokens} tokens; raise policy.sampling.max_context"
             f" (it is {plan.sampling.max_context}) or lower max_tokens"
         )
-
-
-def draw_tasks(tasks: Sequence[str], plan: Plan, step: int) -> list[str]:
-    """Return the tasks of a step: a shuffled deck, dealt anew when it is empty.
-
-    A function of seed and step alone, so that a resumed run plays what an unbroken one plays. A
-    step that reaches over the end of a deck draws no task twice.
-    """
-    count = min(plan.rollout.tasks_per_step, len(tasks))
-    drawn: list[str] = []
-    position = (step - 1) * count
-    while len(drawn) < count:
-        deck, index = divmod(position, len(tasks))
-        order = list(tasks)
-        random.Random(f"{plan.seed}:deck:{deck}").shuffle(order)
-        drawn += [task for task in order[index : index + count - len(drawn)] if task not in drawn]
-        position = (deck + 1) * len(tasks)
-    return drawn

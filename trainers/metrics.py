@@ -23,24 +23,12 @@ def episode_metrics(trajectories: Sequence[Trajectory], max_tokens: int) -> dict
     """
     if not trajectories:
         return {}
-    turns = [turn for t in trajectories for turn in t.turns]
     by_type: defaultdict[str, list[bool]] = defaultdict(list)
     for trajectory in trajectories:
         by_type[trajectory.task_type].append(trajectory.won)
     stops = Counter(t.stop for t in trajectories)
     lengths = [length for t in trajectories for length in _turn_lengths(t)]
-    metrics = {
-        "episode/success_rate": fmean(t.won for t in trajectories),
-        "episode/score": fmean(t.score for t in trajectories),
-        "episode/turns": fmean(len(t.turns) for t in trajectories),
-        "episode/faults": float(sum(t.faults for t in trajectories)),
-    }
-    if turns:
-        metrics["episode/valid_action_rate"] = fmean(t.parse_error is None for t in turns)
-        metrics["episode/admissible_rate"] = fmean(t.admissible for t in turns)
-    if pairs := [pair for t in trajectories for pair in pairwise(t.turns)]:
-        same = fmean(before.action == turn.action for before, turn in pairs)
-        metrics["episode/repeated_action_rate"] = same
+    metrics = _episodes("episode", trajectories)
     if lengths:
         metrics["response_length/mean"] = fmean(lengths)
         metrics["response_length/clip_ratio"] = fmean(n >= max_tokens for n in lengths)
@@ -49,6 +37,61 @@ def episode_metrics(trajectories: Sequence[Trajectory], max_tokens: int) -> dict
     for stop in Stop:
         metrics[f"stop/{stop.value}"] = stops[stop] / len(trajectories)
     return metrics
+
+
+def _episodes(prefix: str, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Measure how episodes went."""
+    if not trajectories:
+        return {}
+    turns = [turn for t in trajectories for turn in t.turns]
+    metrics = {
+        f"{prefix}/success_rate": fmean(t.won for t in trajectories),
+        f"{prefix}/score": fmean(t.score for t in trajectories),
+        f"{prefix}/turns": fmean(len(t.turns) for t in trajectories),
+        f"{prefix}/faults": float(sum(t.faults for t in trajectories)),
+    }
+    if turns:
+        metrics[f"{prefix}/valid_action_rate"] = fmean(t.parse_error is None for t in turns)
+        metrics[f"{prefix}/admissible_rate"] = fmean(t.admissible for t in turns)
+    if pairs := [pair for t in trajectories for pair in pairwise(t.turns)]:
+        same = fmean(before.action == turn.action for before, turn in pairs)
+        metrics[f"{prefix}/repeated_action_rate"] = same
+    return metrics
+
+
+def metrics_by_environment(
+    names: Sequence[str],
+    played: Sequence[Trajectory],
+    broken: Sequence[Trajectory],
+    batch: Batch,
+) -> dict[str, float]:
+    """Measure a step in each of its environments; of a single one there is nothing to add.
+
+    Args:
+        names: Of the environments.
+        played: The whole episodes of the step.
+        broken: Those that broke.
+        batch: What is learnt from.
+    """
+    if len(names) == 1:
+        return {}
+    metrics: dict[str, float] = {}
+    errors = Counter(_environment(t) for t in broken)
+    for name in names:
+        metrics |= _episodes(f"episode/{name}", [t for t in played if _environment(t) == name])
+        metrics[f"rollout/{name}/errors"] = float(errors[name])
+        in_N = torch.tensor([_environment(t) == name for t in batch.trajectories])
+        if in_N.any():
+            return_N = batch.return_N[in_N]
+            metrics[f"reward/{name}/mean"] = return_N.mean().item()
+            metrics[f"reward/{name}/std"] = return_N.std(unbiased=False).item()
+            silent = _share_without_signal(return_N, batch.group_N[in_N])
+            metrics[f"group/{name}/frac_zero_std"] = silent
+    return metrics
+
+
+def _environment(trajectory: Trajectory) -> str:
+    return trajectory.suite.partition("/")[0]
 
 
 def _turn_lengths(trajectory: Trajectory) -> list[int]:

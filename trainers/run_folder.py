@@ -6,7 +6,7 @@
     env.json                 versions, commit, digests of the suites, command line
     metrics.jsonl            one flat object a step
     trajectories/step_000010.jsonl.gz
-    eval/step_000050/{results.json,trajectories.jsonl.gz}
+    eval/step_000050/{results.json,trajectories.jsonl.gz}   below the suite, where several are
     checkpoints/step_000050/{hf/,trainer/,metrics.jsonl,manifest.json}   checkpoints/latest
 """
 
@@ -184,13 +184,15 @@ class RunFolder:
         """Write the trajectories of a step, one JSON object a line, gzipped."""
         _write_lines(self.path / "trajectories" / f"{step_name(step)}.jsonl.gz", lines)
 
-    def write_eval_trajectories(self, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
+    def write_eval_trajectories(
+        self, step: int, lines: Sequence[Mapping[str, Any]], suite: str = ""
+    ) -> None:
         """Write the episodes of the evaluation after ``step``, likewise."""
-        _write_lines(self.eval_folder(step) / "trajectories.jsonl.gz", lines)
+        _write_lines(self.eval_folder(step, suite) / "trajectories.jsonl.gz", lines)
 
-    def eval_folder(self, step: int) -> Path:
-        """Return where the evaluation after ``step`` belongs."""
-        return self.path / "eval" / step_name(step)
+    def eval_folder(self, step: int, suite: str = "") -> Path:
+        """Return where the evaluation after ``step`` belongs; that of a suite among several."""
+        return self.path / "eval" / step_name(step) / suite
 
     # Checkpoints --------------------------------------------------------------------------------
 

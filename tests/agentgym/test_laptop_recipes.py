@@ -9,7 +9,7 @@ from agentgym.envs.registry import env_names
 from agentgym.evaluate import EvalOptions, evaluate_model
 from agentgym.models import open_model
 from agentgym.policies.bundled import bundled_models, resolve_model
-from agentgym.train import env_spec
+from agentgym.run_envs import env_spec
 
 LAPTOPS = tuple(env for env in env_names() if "laptop" in recipe_names(env))
 

@@ -337,7 +337,7 @@ def test_a_reward_that_is_no_number_breaks_its_episode_and_the_run_says_so_and_g
     monkeypatch.setattr(CorridorEnv, "act", act_badly)
     run_training(config, tmp_path / "run", Reporter(said.append, lambda _: None), resume=False)
     (warning,) = [line for line in said if "broke" in line]
-    assert warning.startswith("step 1: an episode broke, the first in task train-")
+    assert warning.startswith("step 1: an episode broke, in task train-")
     assert "the reward 'environment' of turn 0 is nan; expected a finite number" in warning
     assert [line["rollout/errors"] for line in lines(tmp_path / "run")] == [1, 0, 0]
     assert all(line["optim/updates"] == line["step"] for line in lines(tmp_path / "run"))

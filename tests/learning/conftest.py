@@ -182,7 +182,7 @@ def learn(tmp_path: Path) -> Learn:
         metrics: list[dict[str, float]] = []
         begun = time.process_time()
         reporter = Reporter(lambda _: None, lambda line: metrics.append(dict(line)))
-        outcome = run_training(config, tmp_path / "run", reporter, resume=False)
+        (outcome,) = run_training(config, tmp_path / "run", reporter, resume=False)
         before, after = (e.summary.success.value for e in (outcome.before, outcome.after))
         return Learnt(before, after, metrics, time.process_time() - begun)
 

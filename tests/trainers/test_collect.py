@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentgym.trainers.collect import collect, spare_tasks
+from agentgym.trainers.collect import collect
 from agentgym.trainers.method import Chain, Method, Options, RewardOptions
 from agentgym.trainers.selection import Selection
 from agentgym.types import Group, Stop
@@ -47,7 +47,12 @@ def test_one_round_brings_every_task_of_the_step(play) -> None:
     assert play.asked == [["a", "b"]]
     assert [group.task for group in found.groups] == ["a", "b"]
     assert found.rewards["outcome"] == [[0], [1], [0], [1]]
-    assert found.metrics() == {"rollout/errors": 0, "rollout/rounds": 1, "rollout/left_out": 0}
+    assert found.metrics() == {
+        "rollout/errors": 0,
+        "rollout/error_rate": 0,
+        "rollout/rounds": 1,
+        "rollout/left_out": 0,
+    }
 
 
 def test_what_is_left_out_is_replaced_by_spare_tasks_in_their_order(play) -> None:
@@ -84,7 +89,7 @@ def test_a_reward_that_is_no_number_breaks_its_trajectory_alone(value, make_traj
     assert f"the score is {value}" in found.broken[0].error
     assert f"'environment' of turn 1 is {value}" in found.broken[1].error
     assert found.metrics()["rollout/errors"] == 2
-    assert found.what_broke().startswith("2 episodes broke, the first in task a: the score is")
+    assert found.what_broke().startswith("2 episodes broke, in task a: the score is")
 
 
 def test_a_part_that_a_method_gave_may_break_too(make_trajectory) -> None:
@@ -109,11 +114,3 @@ def test_a_group_left_with_one_of_several_has_nothing_to_compare(
     chain = Chain("x", [Method(Options(), 10)], OUTCOME)
     found = collect(lambda _: ([Group("a", tuple(made))], []), chain, ["a"], [], 1)
     assert sum(len(group.trajectories) for group in found.groups) == left
-
-
-def test_spare_tasks_are_those_not_drawn_in_the_steps_own_order() -> None:
-    tasks = [str(n) for n in range(20)]
-    spare = spare_tasks(tasks, tasks[:4], seed=0, step=1)
-    assert sorted(spare) == sorted(tasks[4:])
-    assert spare == spare_tasks(tasks, tasks[:4], seed=0, step=1)
-    assert spare != spare_tasks(tasks, tasks[:4], seed=0, step=2)

@@ -54,7 +54,7 @@ def chain(path: object, **options: object) -> Chain:
 def remember(method: Chain, parts: Any, env: str = "corridor", prompt: Any = PLAIN) -> int:
     tokenizer, model = parts
     learner = Learner(model, OptimOptions(), 10, method.needs, 0)
-    return remember_demonstrations(method, env, Script(prompt, tokenizer), learner, 1.0)
+    return remember_demonstrations(method, {env: Script(prompt, tokenizer)}, learner, 1.0)
 
 
 def test_won_demonstrations_are_remembered_with_the_likelihoods_of_the_model(
