@@ -57,6 +57,10 @@ class StaleWeightsError(ServerError):
     """After weights were handed to a server, it and the trainer do not agree."""
 
 
+class LostRankError(AgentGymError):
+    """Another process of the run is gone, or was never there; the message says which."""
+
+
 class CollapseError(AgentGymError):
     """The guard ended a training run, as it was told to."""
 

@@ -7,6 +7,7 @@ belongs to, so that nothing here or above asks how the context was built.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -70,6 +71,13 @@ class Batch:
             if tensor is not None:
                 changes[name] = tensor[index, :width]
         return self.with_(**changes)
+
+    def digest(self) -> str:
+        """Return what is another for rows with other tokens, credit or log-probabilities."""
+        known = hashlib.sha256()
+        for tensor in (self.ids_BT, self.mask_BT, self.advantage_BT, self.old_logprob_BT):
+            known.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
+        return known.hexdigest()
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its per-row and per-token tensors on a device."""

@@ -18,7 +18,7 @@ from agentgym.trainers.decoder import Decoder, spread
 from agentgym.trainers.logprobs import Projection, token_logprobs
 
 
-class CausalLM:
+class CausalLM(nn.Module):
     """Log-probabilities and entropies of chosen tokens of right-padded rows.
 
     Runs the decoder, then the output projection on the scored positions only. How the model turns
@@ -32,13 +32,19 @@ class CausalLM:
         compute: What products are computed in; see :class:`Decoder`.
         recompute: Whether layers are computed again in the backward pass; see :class:`Decoder`.
 
+    Attributes:
+        ENTRIES: The methods that run the model; all else only asks about it.
+
     Raises:
         UsageError: The logits are not what its configuration says, or layers cannot be recomputed.
     """
 
+    ENTRIES = ("score", "logprobs_at")
+
     def __init__(
         self, model: nn.Module, compute: Compute = "float32", recompute: bool = False
     ) -> None:
+        super().__init__()
         lm: Any = model.eval()  # transformers types none of the following
         self.model = model
         self._config = lm.config

@@ -1,16 +1,19 @@
 """The learner: says what must be known before the update, and updates the weights.
 
 It owns optimisers and counters, and the critic where a method needs one; the policy's weights are
-those of the very module that the in-process sampler uses. It knows no method; a chain tells it the
-loss of some rows.
+those of the very module that the in-process sampler uses, unless they are trained in shards. It
+knows no method; a chain tells it the loss of some rows.
+
+On several processes each holds the whole batch and runs the model on its share of the rows. What
+the passes find is gathered, so that all hold the same again, and their gradients are added up.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -24,12 +27,14 @@ from agentgym.trainers.causal_lm import CausalLM
 from agentgym.trainers.correction import corrected, correction_metrics
 from agentgym.trainers.critic import Critic, value_metrics
 from agentgym.trainers.lora import adapter_off, has_adapter
-from agentgym.trainers.method import Chain, Forward, MiniBatchWeights, Need
+from agentgym.trainers.method import Chain, Forward, Loss, MiniBatchWeights, Need
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.prefix_copies import CopyScorer, PrefixCopies
-from agentgym.trainers.rows import is_one_step, micro_batches, mini_batches
+from agentgym.trainers.ranks import ALONE, Ranks
+from agentgym.trainers.rows import is_one_step, mini_batches, passes
 from agentgym.trainers.scores import Scores, at_temperature
-from agentgym.trainers.term_norms import TermNorms
+from agentgym.trainers.sharding import ParallelOptions, reduce_next, shard, whole
+from agentgym.trainers.term_norms import gradient_norm, set_aside
 from agentgym.trainers.updater import Updater
 
 
@@ -46,9 +51,12 @@ class Learner:
             None takes a copy of the model as it is now, or, with an adapter, the model without
             it. A resumed run without an adapter must give the model that it began with.
         compute: What products are computed in; the sampler's should be the same.
+        ranks: The processes that train it together.
+        parallel: How they do.
 
     Raises:
         UsageError: The model's logits are unusual, or its layers cannot be recomputed.
+        AgentGymError: Another process has another model.
     """
 
     def __init__(
@@ -60,25 +68,52 @@ class Learner:
         seed: int = 0,
         reference: nn.Module | None = None,
         compute: Compute = "float32",
+        ranks: Ranks = ALONE,
+        parallel: ParallelOptions | None = None,
     ) -> None:
-        self._model, self._options, self._seed, self._needs = model, options, seed, needs
-        self._lm = CausalLM(model, compute, options.gradient_checkpointing)
+        self._options, self._seed, self._needs, self._ranks = options, seed, needs, ranks
+        self._parallel = ParallelOptions() if parallel is None else parallel
+        ranks.agree("the model", lambda: [p.double().sum().item() for p in model.parameters()])
+        sharded = self._parallel.weights == "sharded"
+        self._given = model
+        self._model = copy.deepcopy(model) if sharded else model
+        self._lm = CausalLM(self._model, compute, options.gradient_checkpointing)
         self._critic: Critic | None = None
         if Need.VALUES in needs:
-            self._critic = Critic(model, options, steps, compute)
+            self._critic = Critic(model, options, steps, compute, ranks, parallel)
         self._reference: CausalLM | None = None
         if Need.REFERENCE in needs and not (reference is None and has_adapter(model)):
             frozen = copy.deepcopy(model) if reference is None else reference
             self._reference = CausalLM(frozen.requires_grad_(False), compute)
+        for lm in (self._lm, self._reference) if sharded else ():
+            if lm is not None:
+                shard(lm, CausalLM.ENTRIES, ranks, self._parallel, compute)
         self._copies: CopyScorer | None = None
         if Need.ANSWER_SCORES in needs:
-            self._copies = CopyScorer(self._lm, options.micro_batch_tokens)
-        self._updater = Updater(model, options, steps)
+            self._copies = CopyScorer(self._lm, options.micro_batch_tokens, ranks)
+        self._updater = Updater(self._model, options, steps)
         self._scored_after: int | None = None  # updates made when a batch was scored last
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained of the policy, as this process has it."""
+        return self._updater.parameters
 
     def scale_rate(self, factor: float) -> None:
         """Multiply the policy's learning rate, as its schedule has it, from the next step on."""
         self._updater.scale = factor
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Bring the weights as they are into the model that was given; every process must ask.
+
+        That is the very model that is trained, unless it is trained in shards.
+        """
+        if self._model is self._given:
+            return
+        for ours, theirs in zip(self._model.parameters(), self._given.parameters(), strict=True):
+            if ours.requires_grad:
+                theirs.copy_(whole(ours))
 
     # Before the update ------------------------------------------------------------------------
 
@@ -142,7 +177,7 @@ class Learner:
         return batch.with_(ref_logprob_BT=scores.logprob_BT)
 
     def _scores(self, lm: CausalLM, batch: Batch) -> Scores:
-        return Scores.by(lm, batch, self._options.micro_batch_tokens)
+        return Scores.by(lm, batch, self._options.micro_batch_tokens, self._ranks)
 
     # The update -------------------------------------------------------------------------------
 
@@ -181,8 +216,7 @@ class Learner:
         replays = method.replay(step)
         seen = self._learn(batch, method, step, 1.0, scores)
         if scores is not None:
-            # Where the step was skipped half-way, the weights are still those before the update.
-            batch = (scores if scores.whole else self._scores(self._lm, batch)).into(batch)
+            batch = scores.gathered(self._ranks).into(batch)
         replayed: defaultdict[str, list[float]] = defaultdict(list)
         for source, weight in replays:
             for name, values in self._learn(source, method, step, weight).items():
@@ -206,6 +240,7 @@ class Learner:
         scores: Scores | None = None,
     ) -> dict[str, list[float]]:
         """Go through a batch, if its loss has a weight; return the metrics of each mini-batch."""
+        self._ranks.agree(f"the batch of step {step}", batch.digest)
         seen: defaultdict[str, list[float]] = defaultdict(list)
         draw = f"{self._seed}:{step}"
         for mini_batch in mini_batches(batch, self._options, draw) if weight else ():
@@ -224,27 +259,50 @@ class Learner:
         """
         if Need.CURRENT_LOGPROB in self._needs:
             method.hold_back(mini_batch, self._current_logprob(mini_batch), step)
+        forwards = partial(self._forwards, mini_batch, step, scores)
         sums: defaultdict[str, float] = defaultdict(float)
-        watched = TermNorms(self._updater.parameters)
-        for forward in self._forwards(mini_batch, step, scores):
-            loss = method.loss(forward)
-            watched.add(loss)
-            for name, term in loss.terms.items():
-                sums[f"loss/{name}"] += term.value.item()
-            for name, value in loss.metrics.items():
-                sums[name] += value.item()
-            total = loss.total()
-            if not torch.isfinite(total):
-                sums["loss/total"] = math.nan
-                break
-            sums["loss/total"] += total.item()
-            (total * weight).backward()  # type: ignore[no-untyped-call]
-        sums |= watched.metrics()
+        watched: set[str] = set()
+        for loss, counts in self._descend(method, forwards(), lambda loss: loss.total() * weight):
+            watched |= {name for name, term in loss.terms.items() if term.watched}
+            for name, value in _told(loss).items():
+                sums[name] += value.item() if counts else 0.0
+        sums = defaultdict(float, self._ranks.sums(sums))
+        for name in sorted(watched):
+            sums[f"optim/grad_norm/{name}"] = self._norm_of_term(name, method, forwards())
         norm, made = self._updater.apply(sums["loss/total"], sums, step)
         metrics = {**sums, "optim/grad_norm": norm} if made else {}
         if self._critic is not None and mini_batch.value_target_BT is not None:
             metrics |= self._critic.update(mini_batch, step)
         return metrics
+
+    def _descend(
+        self,
+        method: Chain,
+        forwards: Iterator[tuple[Forward, bool]],
+        part: Callable[[Loss], Tensor],
+    ) -> Iterator[tuple[Loss, bool]]:
+        """Gather the gradients of a part of the loss over all micro-batches and processes.
+
+        Yields:
+            The loss of each micro-batch of this process, and whether it counts. The gradients are
+            whole when the last one was asked for.
+        """
+        for forward, counts in forwards:
+            loss = method.loss(forward)
+            value = part(loss) if counts else part(loss) * 0.0
+            if value.requires_grad:
+                value.backward()  # type: ignore[no-untyped-call]
+            yield loss, counts
+        self._ranks.sum_gradients(self._updater.parameters)
+
+    def _norm_of_term(
+        self, name: str, method: Chain, forwards: Iterator[tuple[Forward, bool]]
+    ) -> float:
+        """Return the norm of one term's own gradient, which takes passes of its own."""
+        with set_aside(self._updater.parameters):
+            for _ in self._descend(method, forwards, lambda loss: loss.terms[name].value):
+                pass
+            return gradient_norm(self._updater.parameters).item()
 
     def _current_logprob(self, mini_batch: Batch) -> Tensor:
         """Return the log-probabilities of a mini-batch by the weights as they are."""
@@ -253,33 +311,46 @@ class Learner:
             return mini_batch.old_logprob_BT
         return self._scores(self._lm, mini_batch).logprob_BT
 
-    def _forwards(self, mini_batch: Batch, step: int, scores: Scores | None) -> Iterator[Forward]:
-        """Run the model over a mini-batch, a micro-batch at a time.
+    def _forwards(
+        self, mini_batch: Batch, step: int, scores: Scores | None
+    ) -> Iterator[tuple[Forward, bool]]:
+        """Run the model over this process's rows of a mini-batch, a micro-batch at a time.
 
         Args:
             mini_batch: The rows.
             step: Counted from 1.
             scores: Takes what this pass says, where nobody scored the batch before.
+
+        Yields:
+            What the model says of some rows, and whether they count (:class:`Pass`).
         """
         weights = MiniBatchWeights(mini_batch)
-        for index in micro_batches(mini_batch, self._options.micro_batch_tokens):
-            rows = mini_batch.rows(index)
+        for part in passes(mini_batch, self._options.micro_batch_tokens, self._ranks):
+            reduce_next(self._lm, part.last or self._parallel.reduce == "each")
+            rows = mini_batch.rows(part.rows)
             logprob_BT, entropy_BT = self._lm.score(
                 rows.ids_BT, rows.mask_BT, mini_batch.temperature
             )
             if scores is not None:
                 old_BT, before_BT = logprob_BT.detach(), entropy_BT.detach()
-                scores.put(index, old_BT, before_BT)
+                if part.counts:
+                    scores.put(part.rows, old_BT, before_BT)
                 rows = rows.with_(old_logprob_BT=old_BT, entropy_BT=before_BT)
-            yield Forward(rows.to(logprob_BT.device), logprob_BT, entropy_BT, step, weights, index)
+            rows = rows.to(logprob_BT.device)
+            forward = Forward(rows, logprob_BT, entropy_BT, step, weights, part.rows)
+            yield forward, part.counts
 
     # Checkpoints ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return optimisers, counters and the critic; the policy's weights are saved with it."""
-        state = self._updater.state_dict()
+        """Return optimisers, counters and the critic; the policy's weights are saved with it.
+
+        Nothing in it is sharded. Every process must ask; the first one alone has all of it.
+        """
+        keep = self._ranks.is_first
+        state = self._updater.state_dict(keep=keep)
         if self._critic is not None:
-            state["critic"] = self._critic.state_dict()
+            state["critic"] = self._critic.state_dict(keep=keep)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -287,3 +358,9 @@ class Learner:
         self._updater.load_state_dict(state)
         if self._critic is not None:
             self._critic.load_state_dict(state["critic"])
+
+
+def _told(loss: Loss) -> dict[str, Tensor]:
+    """Return what is logged of a micro-batch's loss; sums over its tokens."""
+    terms = {f"loss/{name}": term.value for name, term in loss.terms.items()}
+    return {**terms, **loss.metrics, "loss/total": loss.total()}

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from agentgym.policies.gold_answer import WrittenAnswer
 from agentgym.trainers.causal_lm import CausalLM
+from agentgym.trainers.ranks import ALONE, Ranks
 
 _LARGEST_MASK = 2**28
 """Pairs of tokens in one mask: 1 GiB in float32."""
@@ -58,14 +59,16 @@ class CopyScorer:
     Args:
         lm: The model.
         tokens: How many go through the model at once; a longer row goes alone.
+        ranks: Among whom rows are dealt.
 
     Attributes:
         single_pass: Whether all prefixes of a row go together; set it to False to compare.
     """
 
-    def __init__(self, lm: CausalLM, tokens: int) -> None:
+    def __init__(self, lm: CausalLM, tokens: int, ranks: Ranks = ALONE) -> None:
         self._lm = lm
         self._tokens = tokens
+        self._ranks = ranks
         self.single_pass = _takes_masks(lm.config) and self._masks_are_heeded()
 
     @torch.no_grad()
@@ -78,12 +81,23 @@ class CopyScorer:
         ]
         found: defaultdict[int, list[float]] = defaultdict(list)
         scores: dict[int, list[float]] = {}
-        for batch in _micro_batches([part for _, part in parts], self._tokens):
+        for batch in self._passes([part for _, part in parts]):
             means = self._score([parts[index][1] for index in batch])
             scores.update(zip(batch, means, strict=True))
+        for others in self._ranks.gather(scores):
+            scores |= others
         for index, (n, _) in enumerate(parts):
             found[n] += scores[index]
         return [found[n] for n, _ in enumerate(asked)]
+
+    def _passes(self, parts: Sequence[PrefixCopies]) -> list[list[int]]:
+        """Return which rows this process takes together; each has as many passes."""
+        order = _longest_first(parts)
+        size = self._ranks.size
+        dealt = [list(_micro_batches(parts, order[r::size], self._tokens)) for r in range(size)]
+        mine = dealt[self._ranks.rank]
+        # Weights in shards are put together by all at once: what is lacking is done twice.
+        return mine + [order[-1:]] * (max(map(len, dealt)) - len(mine))
 
     def _together(self, copies: PrefixCopies) -> bool:
         return len(copies.cuts) == 1 or (self.single_pass and copies.length**2 <= _LARGEST_MASK)
@@ -180,11 +194,17 @@ class _Layout:
         return own_BTT | (in_row_BT[:, None] & (index_T < self.prefix_BT[:, :, None]))
 
 
-def _micro_batches(parts: Sequence[PrefixCopies], tokens: int) -> Iterator[list[int]]:
-    """Yield which rows go together: of like length, and masked ones apart from plain ones."""
-    order = sorted(
+def _longest_first(parts: Sequence[PrefixCopies]) -> list[int]:
+    """Return the order in which rows are taken: those with several prefixes first."""
+    return sorted(
         range(len(parts)), key=lambda n: (len(parts[n].cuts) > 1, parts[n].length), reverse=True
     )
+
+
+def _micro_batches(
+    parts: Sequence[PrefixCopies], order: list[int], tokens: int
+) -> Iterator[list[int]]:
+    """Yield which rows go together: of like length, and masked ones apart from plain ones."""
     while order:
         longest = parts[order[0]]
         alike = [n for n in order if (len(parts[n].cuts) > 1) == (len(longest.cuts) > 1)]

@@ -1,13 +1,15 @@
 """How the rows of a step are divided: into mini-batches, each an optimiser step, and micro-batches.
 
 A mini-batch is what the loss is a mean over. A micro-batch is what goes through the model at once;
-it bounds the memory and changes nothing else.
+it bounds the memory and changes nothing else. The rows of a mini-batch are dealt to the processes
+of a run, which take equally many passes.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from agentgym.trainers.batch import Batch
 from agentgym.trainers.optim import OptimOptions
+from agentgym.trainers.ranks import ALONE, Ranks
 
 
 def mini_batches(batch: Batch, options: OptimOptions, draw: str) -> Iterator[Batch]:
@@ -43,18 +46,39 @@ def is_one_step(batch: Batch, options: OptimOptions) -> bool:
     return options.epochs == 1 and (options.mini_batch is None or units <= options.mini_batch)
 
 
-def micro_batches(batch: Batch, tokens: int) -> list[Tensor]:
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A micro-batch that a process takes."""
+
+    rows: Tensor  # by their index
+    counts: bool  # False: another process has them; this one only keeps step with it
+    last: bool  # whether no other follows
+
+
+def passes(batch: Batch, tokens: int, ranks: Ranks = ALONE) -> list[Pass]:
     """Divide the rows that have something to train on, rows of like length together.
+
+    The rows are dealt in the order of their lengths. A process that has fewer micro-batches than
+    another makes up for it with a row that does not count, as weights in shards are put together by
+    all processes at once; so nothing need be divisible by their number.
 
     Args:
         batch: The rows.
         tokens: Of one micro-batch at most, with padding; a longer row goes alone.
+        ranks: Among whom they are dealt.
 
     Returns:
-        The rows of each micro-batch, by their index.
+        What this process takes; as many on each.
     """
     trained = batch.mask_BT.any(-1).nonzero()[:, 0]
     order = trained[batch.length_B[trained].argsort(descending=True, stable=True)]
+    dealt = [_micro_batches(batch, order[rank :: ranks.size], tokens) for rank in range(ranks.size)]
+    mine = [(rows, True) for rows in dealt[ranks.rank]]
+    mine += [(order[-1:], False)] * (max(map(len, dealt)) - len(mine))
+    return [Pass(rows, counts, n == len(mine)) for n, (rows, counts) in enumerate(mine, 1)]
+
+
+def _micro_batches(batch: Batch, order: Tensor, tokens: int) -> list[Tensor]:
     divided: list[Tensor] = []
     while len(order):
         count = max(1, tokens // int(batch.length_B[order[0]]))

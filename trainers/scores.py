@@ -10,7 +10,8 @@ from torch import Tensor
 from agentgym.errors import UsageError
 from agentgym.trainers.batch import Batch
 from agentgym.trainers.causal_lm import CausalLM
-from agentgym.trainers.rows import micro_batches
+from agentgym.trainers.ranks import ALONE, Ranks
+from agentgym.trainers.rows import passes
 
 
 @dataclass(slots=True)
@@ -19,35 +20,35 @@ class Scores:
 
     logprob_BT: Tensor
     entropy_BT: Tensor
-    missing_B: Tensor  # bool; rows that have something to score and no score yet
 
     @classmethod
     def empty(cls, batch: Batch, dtype: torch.dtype) -> Scores:
         """Return room for the scores of a batch."""
         zeros_BT = torch.zeros(batch.mask_BT.shape, dtype=dtype)
-        return cls(zeros_BT, zeros_BT.clone(), batch.mask_BT.any(-1))
+        return cls(zeros_BT, zeros_BT.clone())
 
     @classmethod
     @torch.no_grad()
-    def by(cls, lm: CausalLM, batch: Batch, tokens: int) -> Scores:
+    def by(cls, lm: CausalLM, batch: Batch, tokens: int, ranks: Ranks = ALONE) -> Scores:
         """Return a model's scores of a batch, in passes of so many tokens at most."""
         scores = cls.empty(batch, lm.dtype)
-        for index in micro_batches(batch, tokens):
-            rows = batch.rows(index)
-            scores.put(index, *lm.score(rows.ids_BT, rows.mask_BT, batch.temperature))
-        return scores
+        for part in passes(batch, tokens, ranks):
+            rows = batch.rows(part.rows)
+            found = lm.score(rows.ids_BT, rows.mask_BT, batch.temperature)
+            if part.counts:
+                scores.put(part.rows, *found)
+        return scores.gathered(ranks)
 
     def put(self, index: Tensor, logprob_BT: Tensor, entropy_BT: Tensor) -> None:
         """Take the scores of some rows."""
         width = logprob_BT.shape[1]
         self.logprob_BT[index, :width] = logprob_BT.cpu()
         self.entropy_BT[index, :width] = entropy_BT.cpu()
-        self.missing_B[index] = False
 
-    @property
-    def whole(self) -> bool:
-        """Whether all rows were scored."""
-        return not self.missing_B.any()
+    def gathered(self, ranks: Ranks) -> Scores:
+        """Take what the other processes have of the rows that they scored; each row has one."""
+        ranks.sum_(self.logprob_BT, self.entropy_BT)
+        return self
 
     def into(self, batch: Batch) -> Batch:
         """Return the batch with the scores."""

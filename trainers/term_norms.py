@@ -1,45 +1,28 @@
-"""The gradients of single terms of the loss: how hard each pulls for itself."""
+"""Norms of gradients: of a whole step, and of single terms of the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
-from agentgym.trainers.method import Loss
+from agentgym.trainers.sharding import whole
 
 
-class TermNorms:
-    """Gathers the gradients of the terms that are watched, over the micro-batches of a step.
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the norm of the gradients that were gathered, over all processes that share them."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = whole(nn.utils.get_total_norm(gradients))
+    return norm
 
-    Args:
-        parameters: What gradients are of.
-    """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._parameters = parameters
-        self._totals: dict[str, list[Tensor]] = {}
-
-    def add(self, loss: Loss) -> None:
-        """Add the gradients of some rows' terms; the graph stays for the loss's own pass."""
-        for name, term in loss.terms.items():
-            if not term.watched:
-                continue
-            zeros = [torch.zeros_like(p) for p in self._parameters]
-            totals = self._totals.setdefault(name, zeros)
-            if not term.loss_BT.requires_grad:
-                continue
-            gradients = torch.autograd.grad(
-                term.value, self._parameters, retain_graph=True, allow_unused=True
-            )
-            for total, gradient in zip(totals, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-
-    def metrics(self) -> dict[str, float]:
-        """Return the norm of each watched term's gradient."""
-        return {
-            f"optim/grad_norm/{name}": float(torch.stack([t.norm() for t in totals]).norm())
-            for name, totals in self._totals.items()
-        }
+@contextmanager
+def set_aside(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let gradients be gathered inside the block that are not the step's; those come back."""
+    kept = [p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    yield
+    for parameter, gradient in zip(parameters, kept, strict=True):
+        parameter.grad = gradient

@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from agentgym.errors import DivergedError
 from agentgym.trainers.optim import OptimOptions, build_optimizers, learning_rate
+from agentgym.trainers.sharding import cut_like, whole
+from agentgym.trainers.term_norms import gradient_norm
 
 SKIPS_IN_A_ROW = 3
 
@@ -61,8 +64,9 @@ class Updater:
         Raises:
             DivergedError: It was the third in a row that was not.
         """
-        limit = self._options.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit).item()
+        length = gradient_norm(self.parameters)
+        nn.utils.clip_grads_with_norm_(self.parameters, self._options.clip or math.inf, length)
+        norm = length.item()
         finite = math.isfinite(norm) and math.isfinite(loss)
         if finite:
             for optimizer in self._optimizers:
@@ -87,10 +91,11 @@ class Updater:
             f" {self.rate:g}; resume from the last checkpoint with a lower optim.lr or optim.clip"
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return optimisers and counters."""
+    def state_dict(self, *, keep: bool = True) -> dict[str, Any]:
+        """Return optimisers and counters, without shards; ``keep`` is that of :func:`whole`."""
+        states = [optimizer.state_dict() for optimizer in self._optimizers]
         return {
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "optimizers": whole(states, keep=keep),
             "updates": self.updates,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
@@ -99,7 +104,17 @@ class Updater:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state_dict` returned."""
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict(_cut(saved, optimizer))
         self.updates = state["updates"]
         self.skipped = state["skipped"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
+
+
+def _cut(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimiser's whole state with the shards that belong to this process."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        index: {name: cut_like(value, parameters[index]) for name, value in entry.items()}
+        for index, entry in saved["state"].items()
+    }
+    return {**saved, "state": state}

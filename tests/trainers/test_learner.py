@@ -442,7 +442,7 @@ def test_a_skipped_step_leaves_no_gradient_for_the_next(make_model, two_groups) 
         learner = learner_of(model, good, micro_batch_tokens=50)
         if spoil:
             rest = iter([1.0, float("nan")])
-            take_step(learner, with_link(good, Extra(lambda x, r=rest: x * next(r))), two_groups)
+            take_step(learner, with_link(good, Extra(lambda x, r=rest: x * next(r, 1.0))), two_groups)
         take_step(learner, good, two_groups)
         found.append([p.detach().clone() for p in model.parameters()])
     assert equal(*found)
