@@ -26,6 +26,13 @@ EnvOptions = Annotated[
     typer.Option("--option", metavar="KEY=VALUE", help="Option of the environment; repeatable."),
 ]
 
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host", help="Address to listen on; another than this machine's needs $AGENTGYM_TOKEN."
+    ),
+]
+
 
 def parse_options(pairs: Sequence[str]) -> dict[str, object]:
     """Read ``key=value`` pairs; a value is a TOML number, truth value or string, else plain text.

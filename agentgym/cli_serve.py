@@ -1,4 +1,4 @@
-"""``agentgym serve`` and ``agentgym envs serve``: servers for this machine.
+"""``agentgym serve`` and ``agentgym envs serve``: servers, for this machine unless told otherwise.
 
 The one serves a model for training, the other environments, one command for each kind.
 """
@@ -12,11 +12,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from agentgym.cli_common import Host
 from agentgym.console import say
+from agentgym.door import LOOPBACK, open_door
 
 app = typer.Typer(
     name="serve",
-    help="Serve an environment on this machine.",
+    help="Serve an environment.",
     epilog="Example: agentgym envs serve webshop",
     no_args_is_help=True,
 )
@@ -36,14 +38,16 @@ def webshop(
         str | None, typer.Option("--data", help="Where the published files lie, for their suites.")
     ] = None,
     port: Port = 8000,
+    host: Host = LOOPBACK,
 ) -> None:
     """Serve the shop as web pages, in which a person does the tasks of a suite."""
     from agentgym.envs.webshop import WebShopEnv
     from agentgym.envs.webshop_serve import Shop
 
+    door = open_door(host, port)
     env = WebShopEnv(suite, data=data)
-    with Shop(env.catalogue, env.suite.tasks, task, port) as server:
-        say(f"the shop is open at {server.address}, for this machine only; ctrl-c closes it")
+    with Shop(env.catalogue, env.suite.tasks, task, door) as server:
+        say(f"the shop is open at {server.address}, {door.told}; ctrl-c closes it")
         server.serve_forever()
 
 
@@ -56,14 +60,16 @@ def search(
         ),
     ] = "gen-train",
     port: Port = 8000,
+    host: Host = LOOPBACK,
 ) -> None:
     """Serve a corpus to agents, as Search-R1's /retrieve; its index is made once and kept."""
     from agentgym.envs.search_retrieval import open_corpus
     from agentgym.envs.search_server import RetrievalServer
 
+    door = open_door(host, port)
     retriever = open_corpus(corpus)
-    with RetrievalServer(retriever, port) as server:
-        say(f"{len(retriever.articles):,} articles at {server.url}, for this machine only")
+    with RetrievalServer(retriever, door) as server:
+        say(f"{len(retriever.articles):,} articles at {server.url}, {door.told}")
         say(f"search it: --option retriever={server.url}; ctrl-c stops it")
         server.serve_forever()
 

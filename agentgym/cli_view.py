@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from agentgym.cli_common import Host
 from agentgym.cli_runs import open_runs
 from agentgym.console import say
+from agentgym.door import LOOPBACK, Door, open_door
 from agentgym.errors import UsageError
 
 
@@ -30,6 +32,7 @@ def view(
         int, typer.Option("--limit", min=0, help="Trajectories that an exported page carries.")
     ] = 500,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    host: Host = LOOPBACK,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
@@ -50,14 +53,14 @@ def view(
         more = f"; {left_out} more are left out, --limit raises it" if left_out else ""
         say(f"written: {export}, with {carried} trajectories{more}")
     else:
-        _serve(runs, port, browser=browser)
+        _serve(runs, open_door(host, port), browser=browser)
 
 
-def _serve(runs: list[Path], port: int, *, browser: bool) -> None:
+def _serve(runs: list[Path], door: Door, *, browser: bool) -> None:
     from agentgym.view import ViewServer
 
-    with ViewServer(runs, port) as server:
-        say(f"the page: {server.url} (this machine only; Ctrl-C ends it)")
+    with ViewServer(runs, door) as server:
+        say(f"the page: {server.url} ({door.told}; Ctrl-C ends it)")
         if browser:
             import webbrowser
 

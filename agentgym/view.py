@@ -2,9 +2,8 @@
 
 The page carries its style and its script; it loads nothing from elsewhere. A policy in its head
 forbids every script but its own, so that text of a model stays text even where a view forgot to
-treat it as such. The server listens on the loopback address, answers only requests that name it
-(another site's page, pointed here by a name of its own, gets nothing), and serves no files: only
-what was read of the run.
+treat it as such. The server listens on the loopback address unless it is told another, where every
+request needs a token (:mod:`agentgym.door`), and serves no files: only what was read of the run.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -21,12 +21,12 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from agentgym.door import ASK, Door
 from agentgym.errors import DataError, UsageError
 from agentgym.files import make_folder, write_atomic
 from agentgym.run_files import Run, open_run
 from agentgym.view_data import Place, Reader, embedded, page_data
 
-HOST = "127.0.0.1"
 _PARTS = files("agentgym") / "data" / "view"
 _SCRIPTS = ("dom.js", "charts.js", "list.js", "trajectory.js", "compare.js", "main.js")
 
@@ -94,35 +94,36 @@ def export(runs: Sequence[Run], out: Path, limit: int) -> tuple[int, int]:
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Serves the pages of runs on the loopback address.
+    """Serves the pages of runs.
 
     Args:
         folders: The run folders; they are read again when the page is loaded, so that a run can
             be watched while it goes.
-        port: 0 takes a free one.
+        door: Where to listen, and who is let in.
 
     Raises:
-        UsageError: The port is taken.
+        UsageError: It cannot listen there.
         DataError: A folder is no run.
     """
 
     daemon_threads = True
 
-    def __init__(self, folders: Sequence[Path], port: int = 0) -> None:
+    def __init__(self, folders: Sequence[Path], door: Door | None = None) -> None:
+        self.door = door = door or Door()
         self.folders = tuple(folders)
         self.reader = Reader([open_run(folder) for folder in folders])
         self.reading = Lock()  # one thread at a time reads files
         try:
-            super().__init__((HOST, port), _Answer)
+            super().__init__((door.host, door.port), _Answer)
         except OSError as error:
             raise UsageError(
-                f"cannot listen on port {port}: {error.strerror}; choose another --port"
+                f"cannot listen on {door.host}:{door.port}: {error.strerror}; choose another --port"
             ) from error
 
     @property
     def url(self) -> str:
         """Where the page is."""
-        return f"http://{HOST}:{self.server_port}/"
+        return f"http://{self.door.host}:{self.server_port}/"
 
     def answer(self, path: str, query: Mapping[str, str]) -> tuple[str, str] | None:
         """Return the kind and the text of what is at a path; None where there is nothing.
@@ -150,9 +151,9 @@ class _Answer(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if host not in (HOST, "localhost"):
-            self._send(403, "text/plain", f"this page is at {self.server.url}")
+        refused = self.server.door.refuses(self.headers)
+        if refused is not None:
+            self._send(refused, "text/plain", f"this page is at {self.server.url}")
             return
         asked = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(asked.query).items()}
@@ -176,6 +177,7 @@ class _Answer(BaseHTTPRequestHandler):
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cross-Origin-Resource-Policy": "same-origin",
+            **(ASK if status == HTTPStatus.UNAUTHORIZED else {}),
         }.items():
             self.send_header(name, value)
         self.end_headers()

@@ -3,7 +3,7 @@
 The client sends ``{"queries": ["…"], "topk": 3, "return_scores": true}`` and is sent ``{"result":
 [[{"document": {"id": "0", "contents": "…"}, "score": 1.0}, …]]}``, one inner list a query. What
 goes wrong on the way is an error and never an empty result: an agent must not learn that there is
-nothing to be found because a server was down.
+nothing to be found because a server was down. A token in ``$AGENTGYM_TOKEN`` goes with each query.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from agentgym.door import TOKEN, bearer
 from agentgym.envs.search_corpus import split_contents
 from agentgym.envs.search_data import Article
 from agentgym.envs.search_retrieval import Hit
@@ -47,7 +48,7 @@ class RemoteRetriever:
         first_wait_s: Seconds before the second try; each further wait is twice as long.
 
     Raises:
-        UsageError: The address is none.
+        UsageError: The address is none, or carries a password.
         DataError: The cache cannot be opened.
     """
 
@@ -62,6 +63,11 @@ class RemoteRetriever:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UsageError(f"a retriever is the address of a server, http://…, got {url!r}")
+        if parts.username or parts.password:
+            raise UsageError(
+                f"the address of the retriever {parts.hostname} carries a password, which would be"
+                f" written into logs and run folders; name it without, and set ${TOKEN}"
+            )
         self.url = url.rstrip("/").removesuffix("/retrieve") + "/retrieve"
         self._direct = parts.hostname in _THIS_MACHINE
         self._client: httpx2.Client | None = None
@@ -111,7 +117,9 @@ class RemoteRetriever:
 
         if self._client is None:
             # A proxy is for the web; it does not know this machine's own address.
-            self._client = httpx2.Client(timeout=self._timeout_s, trust_env=not self._direct)
+            self._client = httpx2.Client(
+                timeout=self._timeout_s, trust_env=not self._direct, headers=bearer()
+            )
         try:
             answer = self._client.post(self.url, json=question)
         except httpx2.ConnectError as error:

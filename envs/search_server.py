@@ -1,7 +1,8 @@
 """A retrieval server over a local corpus that answers ``/retrieve`` as Search-R1's do.
 
-It listens on this machine alone and is for experiments here: any trainer that speaks to a
-Search-R1 server can search the same articles as the environment does.
+It is for experiments: any trainer that speaks to a Search-R1 server can search the same articles as
+the environment does. It listens on this machine alone unless it is told another address, where
+every request needs a token (:mod:`agentgym.door`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from agentgym.door import ASK, Door
 from agentgym.envs.search_retrieval import Hit, Retriever
 from agentgym.errors import AgentGymError, DataError
 
-HOST = "127.0.0.1"
 TOPK = 3
 """Results a query where the client names no number. Search-R1's script starts its server so; its
 class alone would take 10."""
@@ -65,27 +66,29 @@ class RetrievalServer(ThreadingHTTPServer):
 
     Args:
         retriever: What finds.
-        port: Where to listen on this machine; 0 lets the system choose.
+        door: Where to listen, and who is let in.
 
     Raises:
-        DataError: The port is taken.
+        DataError: It cannot listen there.
     """
 
     daemon_threads = True
 
-    def __init__(self, retriever: Retriever, port: int) -> None:
+    def __init__(self, retriever: Retriever, door: Door | None = None) -> None:
         self.retriever = retriever
+        self.door = door = door or Door()
         try:
-            super().__init__((HOST, port), _Handler)
+            super().__init__((door.host, door.port), _Handler)
         except OSError as error:
             raise DataError(
-                f"cannot listen on port {port}: {error.strerror}; choose another with --port"
+                f"cannot listen on {door.host}:{door.port}: {error.strerror}; choose another with"
+                " --port"
             ) from error
 
     @property
     def url(self) -> str:
         """Where the server is asked."""
-        return f"http://{HOST}:{self.server_address[1]}/retrieve"
+        return f"http://{self.door.host}:{self.server_address[1]}/retrieve"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -103,6 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         body = self.rfile.read(int(size))
+        refused = self.server.door.refuses(self.headers)
+        if refused is not None:
+            self._send(refused, {"error": f"this server is {self.server.door.told}"})
+            return
         if self.path != "/retrieve":
             self._send(HTTPStatus.NOT_FOUND, {"error": "queries are sent to /retrieve"})
             return
@@ -124,5 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in (ASK if status is HTTPStatus.UNAUTHORIZED else {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

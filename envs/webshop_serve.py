@@ -1,8 +1,9 @@
-"""The shop as web pages on this machine, to be looked at and shopped in by a person.
+"""The shop as web pages, to be looked at and shopped in by a person.
 
 Every visitor has a session of their own, told by a cookie. The pages show what an agent reads,
 text by text, as HTML: a person and an agent have the same buttons. Nothing is loaded from
-elsewhere, and only this machine is answered.
+elsewhere. Only this machine is answered unless another address is given, where every visitor needs
+a token (:mod:`agentgym.door`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
+from agentgym.door import ASK, Door
 from agentgym.envs import webshop_html
 from agentgym.envs.webshop_catalogue import Catalogue, Goal
 from agentgym.envs.webshop_pages import Page, show
@@ -26,7 +28,6 @@ from agentgym.envs.webshop_reward import score
 from agentgym.envs.webshop_session import Place, Session
 from agentgym.errors import UsageError, unknown
 
-HOST = "127.0.0.1"
 MAX_VISITORS = 200
 """Sessions that are kept; the one that was not used for longest is forgotten first."""
 
@@ -93,22 +94,26 @@ class Visit:
 
 
 class Shop(ThreadingHTTPServer):
-    """Serves one suite of WebShop to whoever visits from this machine.
+    """Serves one suite of WebShop to whoever visits.
 
     Args:
         catalogue: The shop.
         tasks: What visitors are asked to buy, one after the other.
         task: The first of them for every visitor; None begins at the first.
-        port: Where to listen; 0 takes a free one, which :attr:`address` tells.
+        door: Where to listen, and who is let in; :attr:`address` tells the port.
 
     Raises:
-        UsageError: There is no such task, or the port is taken.
+        UsageError: There is no such task, or it cannot listen there.
     """
 
     daemon_threads = True
 
     def __init__(
-        self, catalogue: Catalogue, tasks: Sequence[str], task: str | None = None, port: int = 0
+        self,
+        catalogue: Catalogue,
+        tasks: Sequence[str],
+        task: str | None = None,
+        door: Door | None = None,
     ) -> None:
         if task is not None and task not in tasks:
             raise unknown("task of the suite", task, tasks)
@@ -116,17 +121,18 @@ class Shop(ThreadingHTTPServer):
         self._first = 0 if task is None else tasks.index(task)
         self._visits: OrderedDict[str, Visit] = OrderedDict()
         self.lock = threading.Lock()
+        self.door = door = door or Door()
         try:
-            super().__init__((HOST, port), _Handler)
+            super().__init__((door.host, door.port), _Handler)
         except OSError as error:
             raise UsageError(
-                f"cannot listen on {HOST}:{port}: {error.strerror}; choose another --port"
+                f"cannot listen on {door.host}:{door.port}: {error.strerror}; choose another --port"
             ) from error
 
     @property
     def address(self) -> str:
         """Where to point a browser."""
-        return f"http://{HOST}:{self.server_port}/"
+        return f"http://{self.door.host}:{self.server_port}/"
 
     def visit(self, cookie: str) -> tuple[str, Visit]:
         """Return a visitor's session, a new one if the cookie is not known, and its cookie."""
@@ -173,16 +179,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refused(self) -> bool:
         """Refuse what is not for this server: other paths, and other sites' names for it."""
-        ours = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
-        if self.headers.get("Host", "") not in ours:
-            self.send_error(HTTPStatus.FORBIDDEN, "This shop is open to its own machine only")
-        elif self.headers.get("Origin") not in {None, *(f"http://{one}" for one in ours)}:
+        refused = self.server.door.refuses(self.headers)
+        host = self.headers.get("Host", "")
+        if refused is HTTPStatus.UNAUTHORIZED:
+            self._ask()
+        elif refused is not None:
+            self.send_error(refused, "This shop is open to its own machine only")
+        elif self.headers.get("Origin") not in {None, f"http://{host}", f"https://{host}"}:
             self.send_error(HTTPStatus.FORBIDDEN, "This form was sent by another site")
         elif self.path != "/":
             self.send_error(HTTPStatus.NOT_FOUND)
         else:
             return False
         return True
+
+    def _ask(self) -> None:
+        """Let the browser ask its user for the token."""
+        self.send_response(HTTPStatus.UNAUTHORIZED)
+        for name, value in {**ASK, "Content-Length": "0"}.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def _form(self) -> dict[str, str] | None:
         """Return the fields that were sent; None if they were refused."""

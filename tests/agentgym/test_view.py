@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from agentgym import view_data
+from agentgym.door import Door
 from agentgym.errors import DataError, UsageError
 from agentgym.run_files import Source, open_run
 from agentgym.view import ViewServer, embeddable, export, page
@@ -134,14 +136,20 @@ def test_the_page_names_nothing_outside_itself(make_run: MakeRun) -> None:
 # Who may ask --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def server(make_run: MakeRun) -> Iterator[ViewServer]:
-    with ViewServer([make_run()]) as running:
+@contextmanager
+def serving(folder: Path, door: Door | None = None) -> Iterator[ViewServer]:
+    with ViewServer([folder], door) as running:
         thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server(make_run: MakeRun) -> Iterator[ViewServer]:
+    with serving(make_run()) as running:
+        yield running
 
 
 def get(server: ViewServer, path: str, host: str | None = None, method: str = "GET") -> Any:
@@ -189,6 +197,23 @@ def test_a_page_of_another_name_gets_nothing(server: ViewServer) -> None:
     assert get(server, "/rows", host=f"localhost:{server.server_port}")[0].status == 200
 
 
+def test_a_page_for_other_machines_is_for_who_has_the_token_alone(make_run: MakeRun) -> None:
+    with serving(make_run(), Door("0.0.0.0", token="a secret of mine")) as server:
+        connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        statuses = []
+        for given in (
+            {},
+            {"Authorization": "Bearer another"},
+            {"Authorization": "Bearer a secret of mine"},
+        ):
+            connection.request("GET", "/rows", headers=given)
+            answer = connection.getresponse()
+            statuses.append(answer.status)
+            assert (b"task" in answer.read()) == (answer.status == 200)
+        connection.close()
+    assert statuses == [401, 401, 200]
+
+
 def test_the_server_changes_nothing(server: ViewServer) -> None:
     assert get(server, "/", method="POST")[0].status == 501
 
@@ -226,8 +251,8 @@ def test_files_that_did_not_change_are_read_once(
 def test_a_port_that_is_taken_is_one_line(make_run: MakeRun) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"cannot listen on port {port}.*--port"):
-            ViewServer([make_run()], port)
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}.*--port"):
+            ViewServer([make_run()], Door(port=port))
 
 
 # The command --------------------------------------------------------------------------------------

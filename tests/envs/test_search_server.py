@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.door import Door
 from agentgym.envs.search import SearchEnv
 from agentgym.envs.search_data import Article
 from agentgym.envs.search_index import BM25Index
@@ -55,7 +56,7 @@ def running(server: HTTPServer) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running(RetrievalServer(LOCAL, 0)) as url:
+    with running(RetrievalServer(LOCAL)) as url:
         yield url
 
 
@@ -173,7 +174,7 @@ def test_a_huge_request_or_one_of_unknown_size_is_refused_before_it_is_read(addr
 
 
 def test_a_failure_behind_the_server_is_told_as_one_and_raised_by_the_client():
-    with running(RetrievalServer(Down(), 0)) as url:
+    with running(RetrievalServer(Down())) as url:
         assert post(f"{url}/retrieve", b'{"queries": ["x"]}') == (
             500,
             {"error": "the disk is gone"},
@@ -184,15 +185,37 @@ def test_a_failure_behind_the_server_is_told_as_one_and_raised_by_the_client():
 
 def test_a_port_that_is_taken_is_one_clear_line(address):
     port = int(address.rpartition(":")[2])
-    with pytest.raises(DataError, match=rf"cannot listen on port {port}.*--port"):
-        RetrievalServer(LOCAL, port)
+    with pytest.raises(DataError, match=rf"cannot listen on 127.0.0.1:{port}.*--port"):
+        RetrievalServer(LOCAL, Door(port=port))
+
+
+def test_a_server_for_other_machines_answers_who_has_the_token_alone(monkeypatch):
+    with running(RetrievalServer(LOCAL, Door("0.0.0.0", token="a secret of mine"))) as url:
+        body = json.dumps({"queries": ["harbour"]}).encode()
+        assert post(f"{url}/retrieve", body)[0] == 401
+        with pytest.raises(EnvFault, match="401 Unauthorized"):
+            impatient(url).search("harbour", 3)
+        monkeypatch.setenv("AGENTGYM_TOKEN", "a secret of mine")
+        assert impatient(url).search("harbour", 3) == LOCAL.search("harbour", 3)
+
+
+def test_another_sites_name_for_this_machine_is_refused(address):
+    with closing(HTTPConnection(address.removeprefix("http://"), timeout=10)) as connection:
+        connection.request("POST", "/retrieve", b"{}", {"Host": "evil.example"})
+        assert connection.getresponse().status == 403
+
+
+def test_an_address_with_a_password_is_refused_without_telling_it():
+    with pytest.raises(UsageError, match="carries a password") as refused:
+        RemoteRetriever("http://me:hunter2@there.example")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_an_answer_is_sent_in_one_piece(address):
     """On a kept connection a second piece would wait 40 ms for the first to be acknowledged."""
     host, port = address.removeprefix("http://").split(":")
     body = b'{"queries": ["harbour"]}'
-    head = f"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /retrieve HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)
         assert connection.recv(1 << 16).endswith(b"}]]}")
@@ -209,7 +232,7 @@ class Counting(RetrievalServer):
 
 
 def test_a_connection_is_kept_from_search_to_search_and_opened_anew_where_it_was_lost():
-    with running(server := Counting(LOCAL, 0)) as url:
+    with running(server := Counting(LOCAL)) as url:
         retriever = impatient(url)
         for query in ("harbour", "7 towers", "elephant"):
             assert retriever.search(query, 3) == LOCAL.search(query, 3)
@@ -218,13 +241,13 @@ def test_a_connection_is_kept_from_search_to_search_and_opened_anew_where_it_was
         assert retriever.search("harbour", 3) == LOCAL.search("harbour", 3)
         assert server.connections == 2
         port = server.server_address[1]
-    with running(Counting(LOCAL, port)):  # the server was started again
+    with running(Counting(LOCAL, Door(port=port))):  # the server was started again
         assert retriever.search("harbour", 3) == LOCAL.search("harbour", 3)
 
 
 def test_an_environment_that_is_closed_has_closed_its_connection(tmp_path: Path):
     (tmp_path / "questions.jsonl").write_text('{"question": "Who?", "answer": "Nobody"}')
-    with running(Counting(LOCAL, 0)) as url:
+    with running(Counting(LOCAL)) as url:
         env = SearchEnv("search/folder", data=str(tmp_path), retriever=url)
         env.reset(seed=0)
         assert "Town" in env.step("<search>harbour</search>")[0]

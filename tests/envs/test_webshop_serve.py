@@ -6,12 +6,14 @@ import http.client
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
 from urllib.parse import urlencode
 
 import pytest
 
+from agentgym.door import Door
 from agentgym.envs import webshop_serve
 from agentgym.envs.webshop_catalogue import Catalogue
 from agentgym.envs.webshop_generate import catalogue
@@ -197,7 +199,7 @@ def test_another_name_for_this_machine_is_refused(visitor: Visitor) -> None:
 def test_a_form_of_another_site_is_refused(visitor: Visitor) -> None:
     visitor.send("POST", "/", "next=task", {"Origin": "http://shop.example"})
     assert visitor.status == 403
-    visitor.send("POST", "/", "next=task", {"Origin": f"http://localhost:{visitor.port}"})
+    visitor.send("POST", "/", "next=task", {"Origin": f"http://127.0.0.1:{visitor.port}"})
     assert visitor.status == 303
 
 
@@ -223,12 +225,22 @@ def test_it_listens_on_this_machine_only(shop: Shop) -> None:
     assert shop.address == f"http://127.0.0.1:{shop.server_port}/"
 
 
+def test_a_shop_for_other_machines_is_open_to_who_has_the_token() -> None:
+    door = Door("0.0.0.0", token="a secret of mine")
+    with contextmanager(serve)(catalogue(SUITE), door=door) as shop:
+        stranger = Visitor(shop)
+        assert "Search" not in stranger.get()
+        assert stranger.status == 401
+        assert "password" in stranger.headers["WWW-Authenticate"]
+        assert "Search" in stranger.get(Authorization="Bearer a secret of mine")
+
+
 def test_a_task_that_is_not_there_and_a_port_that_is_taken_are_refused(shop: Shop) -> None:
     everything = catalogue(SUITE)
     with pytest.raises(UsageError, match="womens-dresses-20-0"):
         Shop(everything, everything.splits[SUITE], task="womens-dresses-20-9")
     with pytest.raises(UsageError, match="--port"):
-        Shop(everything, everything.splits[SUITE], port=shop.server_port)
+        Shop(everything, everything.splits[SUITE], door=Door(port=shop.server_port))
 
 
 def test_shopping_begins_at_the_task_that_was_asked_for() -> None:
