@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 from agentgym.envs.registry import env_of_suite
 from agentgym.errors import AgentGymError, DataError, UsageError, unknown
 from agentgym.files import make_folder, write_atomic
-from agentgym.policies.prompt import Message, Past, Prompt, load_prompt, saved_prompt
+from agentgym.models import prompt_of
+from agentgym.policies.prompt import Message, Past, Prompt, saved_prompt
 from agentgym.run_files import Run, Source, trajectories
 from agentgym.types import View
 
@@ -120,14 +121,17 @@ def export_messages(run: Run, out: Path, wanted: Wanted) -> Exported:
         DataError: The run's configuration cannot be read, or ``out`` cannot be written.
     """
     parquet = _parquet()
-    prompt = prompt_of_run(run)
+    prompts: dict[str, Prompt] = {}
     problems: list[str] = []
     rows: list[dict[str, Any]] = []
     episodes = 0
     for source in _sources(run, wanted.source):
         for _, trajectory in trajectories(source, problems):
             if wanted.takes(trajectory):
-                rows += _rows(trajectory, source, prompt)
+                suite = str(trajectory.get("suite", ""))
+                if suite not in prompts:
+                    prompts[suite] = prompt_of_run(run, suite)
+                rows += _rows(trajectory, source, prompts[suite])
                 episodes += 1
     if not rows:
         raise UsageError(f"no episode of {run.path} is wanted; ask for others than {wanted}")
@@ -136,7 +140,7 @@ def export_messages(run: Run, out: Path, wanted: Wanted) -> Exported:
     parquet.write_table(table, content)
     make_folder(out.parent)
     write_atomic(out, content.getvalue())
-    return Exported(len(rows), episodes, (*problems, *_notes(prompt)))
+    return Exported(len(rows), episodes, (*problems, *_notes(prompts.values())))
 
 
 def conversations(trajectory: Mapping[str, Any], prompt: Prompt) -> Iterator[list[Message]]:
@@ -156,8 +160,12 @@ def conversations(trajectory: Mapping[str, Any], prompt: Prompt) -> Iterator[lis
         yield grown
 
 
-def prompt_of_run(run: Run) -> Prompt:
+def prompt_of_run(run: Run, suite: str | None = None) -> Prompt:
     """Return the prompt that a run's model was told: its checkpoint's, or its configuration's.
+
+    Args:
+        run: The run.
+        suite: Of the episode; of a run that mixes environments, it says in which.
 
     Raises:
         DataError: The configuration does not say, or it is an evaluation by itself.
@@ -167,15 +175,16 @@ def prompt_of_run(run: Run) -> Prompt:
             f"{run.path} is an evaluation by itself, which does not keep the prompts as a run does;"
             " expected the folder of a run"
         )
-    for path in sorted((run.path / "checkpoints").glob("step_*/hf"), reverse=True):
-        saved = saved_prompt(path)
-        if saved is not None:
-            return saved
+    folders = sorted((run.path / "checkpoints").glob("step_*/hf"), reverse=True)
+    saved = next(filter(None, map(saved_prompt, folders)), None)
+    if saved is not None and not run.suites:
+        return saved
     try:
         policy = run.config["policy"]
-        env = env_of_suite(run.config["env"]["suite"])
-        return load_prompt(env, policy["template"], policy["context"])
-    except (KeyError, TypeError, AgentGymError) as error:
+        env = env_of_suite(suite if suite and len(run.suites) > 1 else run.suites[0])
+        context = None if saved else policy["context"]  # a model keeps to the one that it knows
+        return prompt_of(run.name, saved, env, policy["template"], context)
+    except (KeyError, TypeError, IndexError, AgentGymError) as error:
         raise DataError(
             f"{run.path / 'config.toml'} does not say what the model was told ({error!r}); bring"
             " it back, or a checkpoint"
@@ -205,9 +214,14 @@ def _sources(run: Run, wanted: str) -> Sequence[Source]:
     return found
 
 
-def _notes(prompt: Prompt) -> tuple[str, ...]:
+def _notes(prompts: Iterable[Prompt]) -> tuple[str, ...]:
     """Return what the conversations lack of what the model was told."""
-    told = [t for name, t in prompt.template.texts.items() if name.startswith(prompt.context.kind)]
+    told = [
+        text
+        for prompt in prompts
+        for name, text in prompt.template.texts.items()
+        if name.startswith(prompt.context.kind)
+    ]
     if not any("{actions}" in text for text in told):
         return ()
     return (

@@ -41,7 +41,7 @@ _TURN = ("observation", "text", "action")
 class Source:
     """One file of trajectories: of a training step, of the evaluation after one, or of another."""
 
-    name: str  # train/10, eval/10 or EVALUATION
+    name: str  # train/10, eval/10 (of several suites eval/10/SUITE) or EVALUATION
     kind: str  # train or eval
     step: int
     path: Path
@@ -77,11 +77,19 @@ class Run:
         if self.is_evaluation:
             seed = self.config.get("seed", 0)
             return f"{self.config['policy']} on {self.config['suite']}, seed {seed}"
-        suite = _inner(self.config, "env", "suite")
         method = _inner(self.config, "method", "name") if self.config else None
-        if suite is None:
+        if not self.suites:
             return self.name
-        return f"{method or 'grpo'} on {suite}, seed {self.config.get('seed', 0)}"
+        suites = " and ".join(self.suites)
+        return f"{method or 'grpo'} on {suites}, seed {self.config.get('seed', 0)}"
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """What it is trained on, as far as its configuration says."""
+        mix = self.config.get("mix")
+        envs = list(mix.values()) if isinstance(mix, dict) else [self.config.get("env")]
+        found = [env.get("suite") for env in envs if isinstance(env, dict)]
+        return tuple(suite for suite in found if isinstance(suite, str))
 
 
 def open_run(folder: Path) -> Run:
@@ -94,9 +102,11 @@ def open_run(folder: Path) -> Run:
         raise DataError(f"{folder} is no folder; expected that of a run, as runs/NAME")
     problems: list[str] = []
     measured = _table(folder / _RESULTS_FILE, json.loads, problems)
-    first = measured or _table(folder / "eval/step_000000" / _RESULTS_FILE, json.loads, problems)
+    begun = folder / "eval/step_000000"
+    paths = sorted((*begun.glob(_RESULTS_FILE), *begun.glob(f"*/*/{_RESULTS_FILE}")))
+    first = [measured] if measured else [_table(path, json.loads, problems) for path in paths]
     steps = _with_first(first, _metrics(folder / METRICS_FILE, problems))
-    sources = tuple(sorted(_sources(folder), key=lambda s: (s.step, s.kind == "eval")))
+    sources = tuple(sorted(_sources(folder), key=lambda s: (s.step, s.kind == "eval", s.name)))
     if not (steps or sources):
         why = f"; {problems[0]}" if problems else ""
         raise DataError(
@@ -196,10 +206,13 @@ def _sources(folder: Path) -> Iterator[Source]:
         number = path.name.removeprefix("step_").split(".")[0]
         if number.isdigit():
             yield Source(f"train/{int(number)}", "train", int(number), path)
-    for path in (folder / "eval").glob("step_*/trajectories.jsonl*"):
-        number = path.parent.name.removeprefix("step_")
+    files = "trajectories.jsonl*"
+    for path in (*folder.glob(f"eval/step_*/{files}"), *folder.glob(f"eval/step_*/*/*/{files}")):
+        step, *suite = path.parent.relative_to(folder / "eval").parts
+        number = step.removeprefix("step_")
         if number.isdigit():
-            yield Source(f"eval/{int(number)}", "eval", int(number), path)
+            name = "/".join(("eval", str(int(number)), *suite))
+            yield Source(name, "eval", int(number), path)
 
 
 def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, float], ...]:
@@ -219,18 +232,22 @@ def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, float], ...]
 
 
 def _with_first(
-    measured: Mapping[str, Any], steps: tuple[Mapping[str, float], ...]
+    measured: Sequence[Mapping[str, Any]], steps: tuple[Mapping[str, float], ...]
 ) -> tuple[Mapping[str, float], ...]:
     """Return the metrics with what was measured before the first step, as step 0.
 
     No line of metrics has that: they are written after a step.
     """
-    suite, rate = _inner(measured, "protocol", "suite"), _inner(measured, "summary", "success")
-    if not (suite and isinstance(rate, dict)) or any(line["step"] == 0 for line in steps):
+    first: dict[str, float] = {}
+    for one in measured:
+        suite, rate = _inner(one, "protocol", "suite"), _inner(one, "summary", "success")
+        if suite and isinstance(rate, dict):
+            numbers = {"success_rate": rate.get("value"), "score": _inner(one, "summary", "score")}
+            good = {n: v for n, v in numbers.items() if isinstance(v, int | float)}
+            first |= {f"eval/{suite}/{n}": v for n, v in good.items()}
+    if not first or any(line["step"] == 0 for line in steps):
         return steps
-    numbers = {"success_rate": rate.get("value"), "score": _inner(measured, "summary", "score")}
-    first = {f"eval/{suite}/{n}": v for n, v in numbers.items() if isinstance(v, int | float)}
-    return ({"step": 0, **first}, *steps) if first else steps
+    return ({"step": 0, **first}, *steps)
 
 
 def _protocol(measured: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pyarrow.parquet import read_table
 from safetensors.torch import load_file
 from torch import equal
 
 from agentgym.config import Config, load, mixed, read_recipe
 from agentgym.envs.corridor import WORDS
 from agentgym.errors import UsageError
+from agentgym.export import Wanted, export_messages
 from agentgym.models import prompt_of
 from agentgym.policies.prompt import load_prompt
 from agentgym.run_envs import env_spec
+from agentgym.run_files import open_run
 from agentgym.train import Reporter, dry_run, resumed_config, run_training
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
+from agentgym.types import View
 
 QUIET = Reporter(lambda _: None, lambda _: None)
 SUITES = ["corridor/test", "alfworld/gen-unseen"]
@@ -210,3 +214,30 @@ def test_a_model_that_knows_one_environments_words_is_told_anothers_in_its_style
     told = prompt_of("m", saved, "webshop", "tags", None)
     assert told.digest == load_prompt("webshop", "plain", "full").digest
     assert prompt_of("m", saved, "corridor", "tags", None) is saved  # which has no words of its own
+
+
+def test_a_mixed_run_is_read_with_all_its_suites(unbroken: Path) -> None:
+    run = open_run(unbroken)
+    assert run.title == "grpo on corridor/train and alfworld/gen-train, seed 0"
+    assert not run.problems
+    names = [source.name for source in run.sources]
+    assert names == [
+        *(f"eval/0/{suite}" for suite in sorted(SUITES)),
+        "train/1",
+        "train/2",
+        *(f"eval/2/{suite}" for suite in sorted(SUITES)),
+    ]
+    assert {f"eval/{suite}/success_rate" for suite in SUITES} <= run.steps[0].keys()
+
+
+def test_episodes_are_exported_with_the_words_of_their_environment(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    export_messages(open_run(unbroken), tmp_path / "out.parquet", Wanted("train/1"))
+    for row in read_table(tmp_path / "out.parquet").to_pylist():
+        said = [message["content"] for message in row["messages"]]
+        env = row["suite"].partition("/")[0]
+        trajectory = next(t for t in trajectories(unbroken, 1) if t["task"] == row["task"])
+        view = View(trajectory["turns"][0]["observation"], trajectory["goal"], 0, None, None)
+        opening = load_prompt(env, "plain", "full").opening(view)
+        assert said[: len(opening)] == [message["content"] for message in opening]
