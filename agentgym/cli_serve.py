@@ -79,6 +79,12 @@ def serve(
         str, typer.Argument(help="Hugging Face folder or hub id, or a bundled model.")
     ],
     port: Port = 0,
+    replicas: Annotated[
+        int, typer.Option("--replicas", min=1, help="Servers, each with the whole model.")
+    ] = 1,
+    tensor_parallel: Annotated[
+        int, typer.Option("--tensor-parallel", min=1, help="GPUs of each server.")
+    ] = 1,
     lora_rank: Annotated[
         int | None,
         typer.Option("--lora-rank", min=1, help="Take adapters of up to this rank, too."),
@@ -101,13 +107,19 @@ def serve(
         Path | None, typer.Option("--log", help="File for its output; under runs/ by default.")
     ] = None,
 ) -> None:
-    """Serve a model with vLLM to training on this machine; it is watched and started again."""
+    """Serve a model with vLLM to training on this machine, watched and started again."""
     from agentgym.policies.bundled import resolve_model
-    from agentgym.policies.serve import ModelServer
     from agentgym.policies.serve_command import Served, ServeOptions
+    from agentgym.policies.serve_many import ModelServers
 
     folder = resolve_model(model)
-    options = ServeOptions(vllm=vllm, port=port, arguments=tuple(argument or ()))
+    options = ServeOptions(
+        vllm=vllm,
+        replicas=replicas,
+        tensor_parallel=tensor_parallel,
+        port=port,
+        arguments=tuple(argument or ()),
+    )
     path = log or Path("runs") / f"vllm-{uuid.uuid4().hex[:6]}.log"
     with TemporaryDirectory(prefix="agentgym-") as temporary:
         served = Served(
@@ -117,10 +129,11 @@ def serve(
             max_model_len=max_model_len,
             lora_rank=lora_rank,
         )
-        with ModelServer(served, options, path, say) as server:
-            say(f"{served.name} is served at {server.url}, for this machine only; ctrl-c ends it")
-            say(f"train with it: agentgym train --env ENV --model {model} --server {server.url}")
-            server.wait()
+        with ModelServers(served, options, path, say) as servers:
+            where, flags = (glue.join(servers.urls) for glue in (", ", " --server "))
+            say(f"{served.name} is served at {where}, for this machine only; ctrl-c ends it")
+            say(f"train with it: agentgym train --env ENV --model {model} --server {flags}")
+            servers.wait()
 
 
 def _with_own_head(model: str, folder: Path) -> str:

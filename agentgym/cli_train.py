@@ -49,11 +49,18 @@ def train(
         typer.Option("--server", metavar="URL", help="A vLLM server that samples; repeatable."),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Start a vLLM server that samples for the run.")
+        bool, typer.Option("--serve", help="Start vLLM servers that sample for the run.")
     ] = False,
     vllm: Annotated[
         str | None,
         typer.Option("--vllm", help="For --serve: vLLM's command, Python or environment."),
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=1, help="For --serve: how many servers.")
+    ] = None,
+    tensor_parallel: Annotated[
+        int | None,
+        typer.Option("--tensor-parallel", min=1, help="For --serve: GPUs of each server."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; under runs/ by default.")
@@ -74,16 +81,17 @@ def train(
         return
     from agentgym.train import resumed_config
 
+    own = {"vllm": vllm, "replicas": replicas, "tensor_parallel": tensor_parallel}
     if resume is not None:
         given = {"--env": env, "--method": method, "--recipe": recipe}
         given |= {"--model": model, "--steps": steps, "--seed": seed, "--set": set_}
         _refuse_beside_resume(given | {"--output": output})
         # Servers come and go; which of them samples is no part of what a run is.
-        config = _served(resumed_config(resume), server, vllm, serve=serve)
+        config = _served(resumed_config(resume), server, _without_none(own), serve=serve)
         _run(config, resume, resume=True, dry=dry_run)
         return
     config = _configure(env, method, recipe, model, steps, seed, set_ or [])
-    config = _served(config, server, vllm, serve=serve)
+    config = _served(config, server, _without_none(own), serve=serve)
     folder = output or Path("runs") / _run_name(config)
     _introduce(config, folder, chose_model=model is not None, recipe=recipe)
     _run(config, folder, resume=False, dry=dry_run)
@@ -122,21 +130,19 @@ def _configure(
     return load([low, _without_none(flags), *(override(setting) for setting in settings)])
 
 
-def _served(config: Config, urls: list[str] | None, vllm: str | None, *, serve: bool) -> Config:
+def _served(config: Config, urls: list[str] | None, own: dict[str, Any], *, serve: bool) -> Config:
     """Return a configuration whose turns are sampled where the flags say; they replace its own."""
     from agentgym.config import load
 
-    if urls and (serve or vllm):
+    if urls and (serve or own):
         raise UsageError("--serve starts a server, and --server names one; choose one")
     given: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
     if urls:
         given["policy"].pop("serve", None)
         given["policy"]["server"]["urls"] = urls
-    if serve or vllm:
+    if serve or own:
         given["policy"]["server"]["urls"] = []
-        given["policy"].setdefault("serve", {})
-        if vllm:
-            given["policy"]["serve"]["vllm"] = vllm
+        given["policy"]["serve"] = given["policy"].get("serve", {}) | own
     return load([given])
 
 

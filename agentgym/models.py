@@ -15,8 +15,8 @@ from agentgym.evaluate import Model
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt, template_names
-from agentgym.policies.serve import ModelServer
 from agentgym.policies.serve_command import Served, ServeOptions
+from agentgym.policies.serve_many import ModelServers
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.voices import SamplingOptions
@@ -114,8 +114,8 @@ def open_own_server(
     _refuse_run(Path(name))
     folder = resolve_model(name)
     served = Served(model=folder, name=Path(folder).name)
-    with ModelServer(served, serve, log, say) as running:
-        server = ServerOptions(urls=(running.url,), model=served.name)
+    with ModelServers(served, serve, log, say) as running:
+        server = ServerOptions(urls=running.urls, model=served.name)
         with open_served(name, env, server, context) as model:
             yield replace(model, weights=_digest(folder), endpoint=None)
 

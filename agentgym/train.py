@@ -43,7 +43,7 @@ from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.policy_gradient import refuse_groups_of_one
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import RunFolder, alone
-from agentgym.trainers.served import Serving, named_servers, own_server
+from agentgym.trainers.served import Serving, named_servers, own_servers
 from agentgym.trajectory_line import trajectory_line
 from agentgym.types import Policy, Trajectory
 from agentgym.watchdog import watching
@@ -117,7 +117,9 @@ def _where(serving: Serving) -> str:
     if serving.server.urls:
         return f"with the vLLM servers at {', '.join(serving.server.urls)}"
     if serving.serve is not None:
-        return f"with a vLLM server of its own: {' '.join(find_vllm(serving.serve.vllm))}"
+        count = serving.serve.replicas
+        own = "a vLLM server" if count == 1 else f"{count} vLLM servers"
+        return f"with {own} of its own: {' '.join(find_vllm(serving.serve.vllm))}"
     return "in this process"
 
 
@@ -175,7 +177,7 @@ def run_training(
             run = RunFolder.create(folder, config.to_toml(), _about() | {"suites": suites.digests})
         run.cut(done)
         if serving.serve is not None:
-            served = own_server(policy, serving, folder, reporter.say)
+            served = own_servers(policy, serving, folder, reporter.say)
             sampler, hand_over = stack.enter_context(served)
         hand_over(done)
         worlds = open_worlds(config, suites, scripts, stack, method, learner, sampler)

@@ -52,6 +52,7 @@ class ModelServer:
         options: How it is started.
         log: File that its output is appended to.
         say: Told what people should know.
+        name: What people are told that it is.
 
     Attributes:
         url: Where it is.
@@ -63,12 +64,17 @@ class ModelServer:
     """
 
     def __init__(
-        self, served: Served, options: ServeOptions, log: Path, say: Callable[[str], None]
+        self,
+        served: Served,
+        options: ServeOptions,
+        log: Path,
+        say: Callable[[str], None],
+        name: str = "vLLM",
     ) -> None:
         port = options.port or _free_port()
-        self._command = command_line(find_vllm(options.vllm), served, port, options.arguments)
-        self._environment = environment(served)
-        self._patience, self._say, self._log = options.patience, say, log
+        self._command = command_line(find_vllm(options.vllm), served, port, options.flags)
+        self._environment = environment(served, options.devices)
+        self._patience, self._say, self._log, self._name = options.patience, say, log, name
         make_folder(log.parent)
         self.url = f"http://127.0.0.1:{port}"
         self.restarts = 0
@@ -82,14 +88,12 @@ class ModelServer:
         Raises:
             ServerError: It ended, or took too long; the message has the end of its log.
         """
-        self._say(f"starting vLLM at {self.url}; its log: {self._log}")
-        self._start()
+        self.start()
         try:
-            self._wait_until_ready()
+            self.wait_until_ready()
         except BaseException:
             self._kill()
             raise
-        self._watcher.start()
         return self
 
     def __exit__(
@@ -100,7 +104,8 @@ class ModelServer:
     ) -> None:
         """End it, with all processes that it started."""
         self._closing.set()
-        self._watcher.join()
+        if self._watcher.ident is not None:  # it was ready, and is watched
+            self._watcher.join()
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -108,6 +113,20 @@ class ModelServer:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_CLOSE_S)
         self._kill()
+
+    def start(self) -> None:
+        """Start it, and wait for nothing; the block's end, or :meth:`__exit__`, ends it."""
+        self._say(f"starting {self._name} at {self.url}; its log: {self._log}")
+        self._start()
+
+    def wait_until_ready(self) -> None:
+        """Wait for a server that was started, and watch it from then on.
+
+        Raises:
+            ServerError: As on entering.
+        """
+        self._wait_until_ready()
+        self._watcher.start()
 
     @property
     def group(self) -> int:
@@ -123,7 +142,9 @@ class ModelServer:
         """
         self._watcher.join()
         if not self._closing.is_set():
-            raise ServerError(f"vLLM was given up: {self._last_words()}; its log: {self._log}")
+            raise ServerError(
+                f"{self._name} was given up: {self._last_words()}; its log: {self._log}"
+            )
 
     # Inside -----------------------------------------------------------------------------------
 
@@ -144,17 +165,18 @@ class ModelServer:
         while not self._answers():
             if self._ended():
                 raise ServerError(
-                    f"vLLM ended while it was started: {self._last_words()}; its log: {self._log}"
+                    f"{self._name} ended while it was started: {self._last_words()}; its log:"
+                    f" {self._log}"
                 )
             now = time.monotonic()
             if now - begun > self._patience:
                 raise ServerError(
-                    f"vLLM is not ready after {now - begun:.0f} s (policy.serve.patience); its last"
-                    f" words: {self._last_words()}; its log: {self._log}"
+                    f"{self._name} is not ready after {now - begun:.0f} s (policy.serve.patience);"
+                    f" its last words: {self._last_words()}; its log: {self._log}"
                 )
             if now - told > _TELL_EVERY_S:
                 told = now
-                self._say(f"waiting for vLLM, {now - begun:.0f} s: {self._last_words()}")
+                self._say(f"waiting for {self._name}, {now - begun:.0f} s: {self._last_words()}")
             if self._closing.wait(_POLL_S):
                 return
 
@@ -169,11 +191,14 @@ class ModelServer:
             if not self._ended() and not hangs:
                 continue
             if failures == _STARTS:
-                self._say(f"vLLM died {_STARTS} times in a row and is given up; log: {self._log}")
+                self._say(
+                    f"{self._name} died {_STARTS} times in a row and is given up; log: {self._log}"
+                )
                 return
             failures += 1
             self._say(
-                f"vLLM {'hangs' if hangs else 'died'} and is started again: its log {self._log}"
+                f"{self._name} {'hangs' if hangs else 'died'} and is started again: its log"
+                f" {self._log}"
             )
             self._restart()
             heard = time.monotonic()
@@ -188,7 +213,7 @@ class ModelServer:
             self._say(str(error))
         else:
             if not self._closing.is_set():
-                self._say("vLLM is ready again")
+                self._say(f"{self._name} is ready again")
 
     def _ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None

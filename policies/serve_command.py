@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.errors import UsageError
+from agentgym.policies.serve_devices import VISIBLE
 
 VLLM = "AGENTGYM_VLLM"
 """The environment variable that says where vLLM is."""
@@ -24,22 +25,36 @@ _GET = (
 
 
 class ServeOptions(BaseModel):
-    """A vLLM server that is started for the run and ends with it.
+    """vLLM servers that are started for the run and end with it.
 
     Attributes:
         vllm: Where vLLM is: its command, a Python that has it, or a virtual environment; None takes
             ``$AGENTGYM_VLLM``, then ``vllm`` on the PATH.
-        port: Where it listens, on this machine only; 0 takes a free one.
-        patience: Seconds that it may take to become ready.
+        replicas: How many servers; each has the whole model, and episodes are shared out.
+        tensor_parallel: GPUs that the model is split over in each.
+        devices: GPUs that they may have, as in CUDA_VISIBLE_DEVICES; none named are all visible.
+        port: Where the first listens, on this machine only, the others behind it; 0 takes free
+            ones.
+        patience: Seconds that each may take to become ready.
         arguments: More of vLLM's own arguments, as on its command line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     vllm: str | None = None
+    replicas: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    devices: tuple[str, ...] = ()
     port: int = Field(default=0, ge=0, le=65535)
     patience: float = Field(default=900.0, gt=0)
     arguments: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is on the command line of each server because of these."""
+        if self.tensor_parallel == 1:
+            return self.arguments
+        return "--tensor-parallel-size", str(self.tensor_parallel), *self.arguments
 
 
 class Served(BaseModel):
@@ -108,9 +123,11 @@ def command_line(
     return [*line, *arguments]
 
 
-def environment(served: Served) -> Mapping[str, str]:
-    """Return the environment: this one, and leave to take weights."""
+def environment(served: Served, devices: tuple[str, ...] = ()) -> Mapping[str, str]:
+    """Return the environment: this one, leave to take weights, and GPUs, where any are named."""
     more = {"VLLM_SERVER_DEV_MODE": "1"}
+    if devices:
+        more[VISIBLE] = ",".join(devices)
     if served.lora_rank is not None:
         more["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     return {**os.environ, **more}

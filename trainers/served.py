@@ -1,4 +1,4 @@
-"""A run whose turns are sampled by vLLM servers: those that were named, or one of its own."""
+"""A run whose turns are sampled by vLLM servers: those that were named, or its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Literal
 
 from agentgym.errors import UsageError
 from agentgym.policies.hf import HFPolicy
-from agentgym.policies.serve import ModelServer
 from agentgym.policies.serve_command import Served, ServeOptions, find_vllm
+from agentgym.policies.serve_devices import slices
+from agentgym.policies.serve_many import ModelServers
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.trainers.handover import HandOver, way_of, write_weights
@@ -30,19 +31,24 @@ class Serving:
     """What a run wants of its servers."""
 
     server: ServerOptions
-    serve: ServeOptions | None  # starts one where none is named
+    serve: ServeOptions | None  # starts some where none is named
     model: str  # a folder or hub id, to be served
     dtype: Literal["float32", "bfloat16"]
     lora_rank: int | None
     max_context: int  # the longest that is sampled
     temperatures: tuple[float, ...]  # at which it is sampled
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether servers sample, and not the model in this process."""
+        return self.serve is not None or bool(self.server.urls)
+
     def check(self) -> None:
         """Refuse what cannot be, before anything is started.
 
         Raises:
-            UsageError: A server is named and another is to be started, vLLM is not there, or an
-                adapter is to be handed over and there is none.
+            UsageError: A server is named and another is to be started, vLLM is not there, there
+                are too few GPUs, or an adapter is to be handed over and there is none.
         """
         if self.serve is not None and self.server.urls:
             raise UsageError(
@@ -51,6 +57,7 @@ class Serving:
             )
         if self.serve is not None:
             find_vllm(self.serve.vllm)
+            slices(self.serve.devices, self.serve.replicas, self.serve.tensor_parallel)
         way_of(self.server.sync, adapter=self.lora_rank is not None)
 
 
@@ -83,19 +90,19 @@ def named_servers(
 
 
 @contextmanager
-def own_server(
+def own_servers(
     trained: HFPolicy, asked: Serving, folder: Path, say: Callable[[str], None]
 ) -> Iterator[tuple[VLLMPolicy, HandOver]]:
-    """Start a server on this machine, and yield what :func:`named_servers` yields.
+    """Start servers on this machine, and yield what :func:`named_servers` yields.
 
     Args:
         trained: The model whose weights are handed over.
-        asked: The server.
-        folder: The run's; the server's log is in it.
+        asked: The servers.
+        folder: The run's; the servers' logs are in it.
         say: Told what people should know.
 
     Raises:
-        UsageError, ServerError: It does not start.
+        UsageError, ServerError: One does not start, or there are too few GPUs.
     """
     assert asked.serve is not None
     # One more than is sampled, as vLLM samples a token beside what it scores.
@@ -116,7 +123,7 @@ def own_server(
         max_model_len=room,
         lora_rank=asked.lora_rank,
     )
-    with ModelServer(served, serve, folder / LOG, say) as server:
-        options = asked.server.model_copy(update={"urls": (server.url,), "model": served.name})
+    with ModelServers(served, serve, folder / LOG, say) as servers:
+        options = asked.server.model_copy(update={"urls": servers.urls, "model": served.name})
         with named_servers(trained, replace(asked, server=options), folder) as both:
             yield both

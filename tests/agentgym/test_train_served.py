@@ -1,6 +1,7 @@
 """Training whose turns a server samples: the whole way, with another program in vLLM's place."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,6 +151,31 @@ def test_a_server_that_is_killed_while_it_samples_costs_a_run_nothing_but_time(
     assert any("died and is started again" in line for line in said)
 
 
+def test_of_two_servers_one_is_killed_and_the_other_takes_its_episodes(
+    model: Path, vllm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both would, at their twelfth turn; whoever comes first leaves a mark for the other.
+    monkeypatch.setenv("FAKE_VLLM_DIES", "12")
+    monkeypatch.setenv("FAKE_VLLM_MARK", str(tmp_path / "mark"))
+    said: list[str] = []
+    # Nobody has the patience to wait until the dead one is back.
+    policy = {"serve": {"vllm": str(vllm), "replicas": 2}, "server": {"patience": 0.5}}
+    config = config_of(model, policy, steps=3)
+    run_training(config, tmp_path / "run", Reporter(said.append, lambda _: None), resume=False)
+    assert (tmp_path / "mark").exists()
+    three = steps(tmp_path / "run")
+    assert [step["step"] for step in three] == [1, 2, 3]
+    assert sum(step["episode/faults"] for step in three) > 0
+    for step in three:
+        assert step["rollout/logprob_abs_diff_max"] < 1e-4
+        assert step["stop/error"] == 0
+    assert sum("died and is started again" in line for line in said) == 1
+    assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
+        "vllm-0.log",
+        "vllm-1.log",
+    ]
+
+
 # Choosing ----------------------------------------------------------------------------------------
 
 
@@ -179,6 +205,10 @@ def test_flags_choose_where_turns_are_sampled(agentgym: Any, vllm: Path) -> None
     assert "would sample with the vLLM servers at http://a:1, http://b:2" in ran.out
     ran = agentgym(*train, "--serve", "--vllm", vllm)
     assert f"would sample with a vLLM server of its own: {vllm} serve" in ran.out
+    ran = agentgym(*train, "--vllm", vllm, "--replicas", 2)
+    assert f"would sample with 2 vLLM servers of its own: {vllm} serve" in ran.out
+    ran = agentgym(*train, *two, "--replicas", 2)
+    assert (ran.code, "choose one" in ran.err) == (2, True)
     ran = agentgym(*train, *two, "--serve")
     assert (ran.code, "choose one" in ran.err) == (2, True)
     ran = agentgym(*train, "--serve", "--vllm", "/nowhere/vllm")
@@ -208,7 +238,8 @@ def test_a_model_is_served_until_it_is_interrupted(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ModelServer, "wait", interrupt)
-    ran = agentgym("serve", model, "--vllm", vllm, "--log", tmp_path / "log")
+    ran = agentgym("serve", model, "--vllm", vllm, "--log", tmp_path / "log", "--replicas", 2)
     assert ran.code == 130
-    assert "random is served at http://127.0.0.1:" in ran.out
-    assert f"--model {model} --server http://127.0.0.1:" in ran.out
+    url = r"http://127\.0\.0\.1:\d+"
+    assert re.search(f"random is served at {url}, {url}, for this machine only", ran.out)
+    assert re.search(f"--model {model} --server {url} --server {url}\n", ran.out)

@@ -17,6 +17,8 @@ from agentgym.errors import DataError, ServerError, UsageError
 from agentgym.policies import serve
 from agentgym.policies.serve import ModelServer
 from agentgym.policies.serve_command import Served, ServeOptions, command_line, find_vllm
+from agentgym.policies.serve_devices import visible_devices
+from agentgym.policies.serve_many import ModelServers
 
 # Knows nothing but that it is well; what is tested is the process around it.
 HEALTHY = """
@@ -170,6 +172,82 @@ def test_a_server_does_not_outlive_a_starter_that_was_killed(tmp_path):
         assert alive(group)
         started.kill()
     within(10, lambda: not alive(group))
+
+
+# Several -----------------------------------------------------------------------------------------
+
+
+def servers_of(vllm, tmp_path, said, **options):
+    asked = ServeOptions(vllm=str(vllm), replicas=2, **options)
+    log = tmp_path / "logs" / "vllm.log"
+    return ModelServers(Served(model="m", name="tiny"), asked, log, said.append)
+
+
+def test_several_servers_are_each_watched_by_itself(vllm, tmp_path):
+    said: list[str] = []
+    with servers_of(vllm, tmp_path, said) as servers:
+        first, second = servers.servers
+        assert len(set(servers.urls)) == 2
+        assert all(healthy(url) for url in servers.urls)
+        groups = [first.group, second.group]
+        os.killpg(second.group, signal.SIGKILL)
+        within(40, lambda: second.restarts == 1 and healthy(second.url))
+        assert first.restarts == 0
+        assert first.group == groups[0]
+        groups.append(second.group)
+    assert not any(alive(group) for group in groups)
+    assert any(line.startswith("vLLM 2 of 2 died and is started again") for line in said)
+    assert all((tmp_path / "logs" / f"vllm-{n}.log").exists() for n in (0, 1))
+
+
+def test_where_one_of_several_cannot_start_none_is_left(vllm, tmp_path):
+    fails = f"mkdir {tmp_path}/first || exit 1; exec"  # the second one: a folder is made once
+    vllm.write_text(vllm.read_text().replace("exec", fails))
+    servers = servers_of(vllm, tmp_path, [])
+    with pytest.raises(ServerError, match=r"vLLM [12] of 2 ended while it was started"), servers:
+        pass
+    assert not any(alive(server.group) for server in servers.servers)
+
+
+def test_servers_are_waited_for_until_the_last_one_is_given_up(vllm, tmp_path):
+    said: list[str] = []
+    with servers_of(vllm, tmp_path, said) as servers:
+        for server in servers.servers:
+            server._environment = {**server._environment, "FAILS": "1"}
+            os.killpg(server.group, signal.SIGKILL)
+        with pytest.raises(ServerError, match=r"vLLM 2 of 2 was given up"):
+            servers.wait()
+    assert sum("times in a row and is given up" in line for line in said) == 2
+
+
+def test_ports_follow_one_another(vllm, tmp_path):
+    servers = servers_of(vllm, tmp_path, [], port=8765)
+    assert servers.urls == ("http://127.0.0.1:8765", "http://127.0.0.1:8766")
+
+
+def test_each_server_has_gpus_of_its_own(vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7,8")
+    servers = servers_of(vllm, tmp_path, [], tensor_parallel=2)
+    seen = [server._environment["CUDA_VISIBLE_DEVICES"] for server in servers.servers]
+    assert seen == ["3,5", "6,7"]
+    assert all("--tensor-parallel-size 2" in " ".join(s._command) for s in servers.servers)
+    named = servers_of(vllm, tmp_path, [], devices=("1", "2"))
+    seen = [server._environment["CUDA_VISIBLE_DEVICES"] for server in named.servers]
+    assert seen == ["1", "2"]
+    with pytest.raises(UsageError, match=r"2 servers of 4 GPUs each need 8 GPUs, and there are 5"):
+        servers_of(vllm, tmp_path, [], tensor_parallel=4)
+
+
+def test_the_gpus_of_a_machine_are_asked_of_its_driver(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_devices() == ()
+    program(tmp_path / "nvidia-smi", "echo 0", "echo 1")
+    assert visible_devices() == ("0", "1")
+    program(tmp_path / "nvidia-smi", "echo no driver is running", "exit 9")
+    assert visible_devices() == ()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_devices() == ()
 
 
 # Finding vLLM ------------------------------------------------------------------------------------

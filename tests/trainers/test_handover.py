@@ -20,7 +20,7 @@ from agentgym.policies.vllm_http import ServerOptions
 from agentgym.trainers import served as module
 from agentgym.trainers.handover import HandOver, way_of, write_weights
 from agentgym.trainers.lora import LoraOptions, add_adapter
-from agentgym.trainers.served import Serving, named_servers, own_server
+from agentgym.trainers.served import Serving, named_servers, own_servers
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
 
 SHAPE = Shape(hidden=32, layers=1, intermediate=48, context=128)
@@ -167,7 +167,7 @@ def test_weights_over_nccl_from_a_trainer_without_a_gpu_are_refused_before_anyth
     own = replace(asked, serve=ServeOptions(vllm="/bin/true"))
     with (
         pytest.raises(UsageError, match="is trained on cpu; NCCL wants it on a GPU"),
-        own_server(trained, own, tmp_path, print),
+        own_servers(trained, own, tmp_path, print),
     ):
         pass
     assert not server.requests
@@ -189,7 +189,7 @@ def test_a_server_that_is_started_to_take_weights_over_nccl_is_told_so(
     monkeypatch.setattr(module, "ModelServer", start)
     own = ServeOptions(arguments=("--more",))
     asked = Serving(ServerOptions(sync="nccl"), own, "MODEL", "float32", None, 128, ())
-    with pytest.raises(StartedError), own_server(trained, asked, tmp_path, print):
+    with pytest.raises(StartedError), own_servers(trained, asked, tmp_path, print):
         pass
     flag = ("--weight-transfer-config", '{"backend": "nccl"}')
     assert started == [("MODEL", (*flag, "--more"))]

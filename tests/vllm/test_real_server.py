@@ -18,11 +18,11 @@ import torch
 
 from agentgym.config import load, read_recipe
 from agentgym.console import say
+from agentgym.policies import serve_many
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.policies.vllm_replica import farthest
 from agentgym.train import Reporter, run_training
-from agentgym.trainers import served
 from agentgym.trainers.handover import HandOver
 from agentgym.trainers.lora import LoraOptions, add_adapter
 from agentgym.types import Request
@@ -192,13 +192,12 @@ def test_a_run_whose_server_is_killed_in_the_middle_of_a_rollout_loses_nothing(
 ):
     killed = []
 
-    class Killed(served.ModelServer):
+    class Killed(serve_many.ModelServer):
         """Is killed, with all its processes, while the second step is sampled."""
 
-        def __enter__(self):
-            server = super().__enter__()
+        def wait_until_ready(self):
+            super().wait_until_ready()
             threading.Thread(target=self.kill_when_busy, daemon=True).start()
-            return server
 
         def kill_when_busy(self):
             log = tmp_path / "epo-killed" / "logs" / "vllm.log"
@@ -211,7 +210,7 @@ def test_a_run_whose_server_is_killed_in_the_middle_of_a_rollout_loses_nothing(
             os.killpg(self.group, signal.SIGKILL)
             killed.append(time.monotonic())
 
-    monkeypatch.setattr(served, "ModelServer", Killed)
+    monkeypatch.setattr(serve_many, "ModelServer", Killed)
     steps = train(alfworld(policy={"serve": {}}), tmp_path / "epo-killed")
     assert len(killed) == 1
     assert [step["step"] for step in steps] == [1, 2]
