@@ -1,10 +1,12 @@
-"""What a rollout costs: keys and values kept from turn to turn; episodes at their own pace.
+"""What a rollout costs: keys and values kept between turns, pace, engines.
 
     python benchmarks/rollout.py --part cache --write
     python benchmarks/rollout.py --part pacing --write
+    AGENTGYM_VLLM=.venv-vllm python benchmarks/rollout.py --part engines --write
 
 ``--write`` puts a part into ``rollout.md``, between the two comments that say so. Pacing is told in
-``pacing.py``; it takes nine minutes, most of them asleep.
+``pacing.py``; it takes nine minutes, most of them asleep. Engines are told in ``engines.py``; they
+want vLLM, which `make test-vllm` installs, and the extra ``smollm2``, and take some minutes.
 
 Of the cache: the same episodes are played twice by the same model, with and without it: a tiny
 Llama of the bundled model's shape with random weights, contexts that grow, and observations of
@@ -23,9 +25,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import engines
+import pacing
 import torch
 import transformers
-from pacing import measure
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentgym.policies.hf import HFPolicy, Spent
@@ -130,7 +133,7 @@ def cache() -> str:
     return table(play(shared, keep=True), play(shared, keep=False))
 
 
-PARTS = {"cache": cache, "pacing": measure}
+PARTS = {"cache": cache, "pacing": pacing.measure, "engines": engines.measure}
 
 
 def write(part: str, section: str) -> None:
