@@ -1,4 +1,4 @@
-"""``agentgym export``: what a run made, for other programs."""
+"""``agentgym export``: what a run made, and environments, for other programs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from agentgym.cli_common import EnvName, EnvOptions, MaxTurns, SuiteName, env_spec
 from agentgym.cli_runs import open_runs
 from agentgym.console import say, warn
 
 app = typer.Typer(
     name="export",
-    help="Write a run's model or its episodes for other programs.",
+    help="Write a run's model or episodes, or an environment, for other programs.",
     epilog="Example: agentgym export model runs/seed-0 -o my-model",
     no_args_is_help=True,
 )
@@ -57,3 +58,22 @@ def messages(
     for note in done.notes:
         warn(f"agentgym: {note}")
     say(f"written: {output}, {done.conversations} conversations of {done.episodes} episodes")
+
+
+@app.command(
+    "env", epilog="Example: agentgym export env --suite alfworld/gen-unseen --to openenv -o served"
+)
+def env(
+    to: Annotated[str, typer.Option("--to", help="openenv or verifiers: who plays it.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
+    env: EnvName = None,
+    suite: SuiteName = None,
+    max_turns: MaxTurns = None,
+    option: EnvOptions = None,
+) -> None:
+    """Write an environment as an OpenEnv server or as a verifiers taskset."""
+    from agentgym.export_env import export_env
+
+    spec = env_spec(env, suite, option or (), max_turns)
+    written = export_env(spec, to, output)
+    say(f"written: {output}, {len(written)} files; its README.md says how it is used")
