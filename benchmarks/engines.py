@@ -149,11 +149,9 @@ def server_of(folder: str, name: str) -> Iterator[ModelServer]:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     served = Served(model=folder, name=name, max_model_len=CONTEXT)
-    # A prompt with a seed that is read in pieces is the end of vLLM 0.32 on a CPU.
-    serve = ServeOptions(arguments=("--no-enable-chunked-prefill",))
     with (
         tempfile.TemporaryDirectory() as logs,
-        ModelServer(served, serve, Path(logs) / "vllm.log", print) as server,
+        ModelServer(served, ServeOptions(), Path(logs) / "vllm.log", print) as server,
     ):
         yield server
 

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.errors import UsageError
-from agentgym.policies.serve_devices import VISIBLE
+from agentgym.policies.serve_devices import VISIBLE, has_gpu
 
 VLLM = "AGENTGYM_VLLM"
 """The environment variable that says where vLLM is."""
@@ -120,6 +120,9 @@ def command_line(
         room = next((rank for rank in _RANKS if rank >= served.lora_rank), _RANKS[-1])
         # Two: the adapter of the next version is loaded before that of the last one leaves.
         line += ["--enable-lora", "--max-lora-rank", str(room), "--max-loras", "2"]
+    if not has_gpu():
+        # A prompt with a seed that it reads in pieces is the end of vLLM 0.32 on a CPU.
+        line.append("--no-enable-chunked-prefill")
     return [*line, *arguments]
 
 

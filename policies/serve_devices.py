@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from agentgym.errors import UsageError
 
@@ -22,6 +23,11 @@ def visible_devices() -> tuple[str, ...]:
         return ()
     asked = subprocess.run([program, *_QUERY], capture_output=True, text=True, check=False)  # noqa: S603
     return tuple(asked.stdout.split()) if asked.returncode == 0 else ()
+
+
+def has_gpu() -> bool:
+    """Return whether there is a GPU here that vLLM runs on, NVIDIA's or AMD's."""
+    return bool(visible_devices()) or Path("/dev/kfd").exists()
 
 
 def slices(

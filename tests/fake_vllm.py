@@ -420,6 +420,7 @@ def main() -> None:
     for name in ("port", "max-model-len", "max-lora-rank", "max-loras"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--enable-lora", action="store_true")
+    parser.add_argument("--no-enable-chunked-prefill", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     server = FakeVLLM(

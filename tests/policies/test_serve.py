@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.errors import DataError, ServerError, UsageError
-from agentgym.policies import serve
+from agentgym.policies import serve, serve_command
 from agentgym.policies.serve import ModelServer
 from agentgym.policies.serve_command import Served, ServeOptions, command_line, find_vllm
 from agentgym.policies.serve_devices import visible_devices
@@ -286,7 +286,8 @@ def test_a_vllm_that_is_not_there_says_who_named_it(said, nowhere, monkeypatch):
     assert f"{said} is {gone!r}, no program" in str(caught.value)
 
 
-def test_the_command_line_asks_for_what_training_needs():
+def test_the_command_line_asks_for_what_training_needs(monkeypatch):
+    monkeypatch.setattr(serve_command, "has_gpu", lambda: True)
     served = Served(model="DIR", name="tiny", max_model_len=2048, lora_rank=12)
     line = " ".join(command_line(("vllm", "serve"), served, 8123, ("--seed", "3")))
     assert line == (
@@ -297,6 +298,14 @@ def test_the_command_line_asks_for_what_training_needs():
     plain = command_line(("py", "-m", "module"), Served(model="DIR", name="tiny"), 1, ())
     assert plain[:5] == ["py", "-m", "module", "--model", "DIR"]
     assert "--enable-lora" not in plain
+
+
+def test_a_server_on_a_cpu_reads_no_prompt_in_pieces(monkeypatch):
+    # vLLM 0.32 puts the draws of a request with a seed back after a piece, and on a CPU it cannot.
+    monkeypatch.setattr(serve_command, "has_gpu", lambda: False)
+    served = Served(model="DIR", name="tiny")
+    line = command_line(("vllm", "serve"), served, 1, ("--seed", "3"))
+    assert line[-3:] == ["--no-enable-chunked-prefill", "--seed", "3"]
 
 
 def test_a_log_that_cannot_be_written_is_said_before_anything_is_started(vllm, tmp_path):
