@@ -168,13 +168,15 @@ def continuation(request: Request, first: Sample) -> Request:
 
 def joined(first: Sample, rest: Sample) -> Sample:
     """Return two pieces of a turn as one. Entropies are left out: they may be of two kinds."""
+    same = set(first.versions) <= {rest.version}
     return Sample(
         first.ids + rest.ids,
         first.logprobs + rest.logprobs,
         None,
         rest.finish,
-        first.version,
+        rest.version,
         first.faults + rest.faults,
+        () if same else first.versions,
     )
 
 

@@ -120,6 +120,16 @@ class Config(_Section):
             raise ValueError("a mix has at least two environments; name one alone as env")
         return self
 
+    @model_validator(mode="after")
+    def _corrects_what_is_stale(self) -> Self:
+        """Weigh the tokens of older weights, unless it was said how."""
+        correction = self.optim.correction
+        if not self.rollout.staleness or "level" in correction.model_fields_set:
+            return self
+        correction = correction.model_copy(update={"level": "token"})
+        optim = self.optim.model_copy(update={"correction": correction})
+        return self.model_copy(update={"optim": optim})
+
     @property
     def envs(self) -> dict[str, EnvOptions]:
         """The environments that are trained in, by name."""

@@ -54,12 +54,20 @@ class EnvOptions(BaseModel):
 
 
 class RolloutOptions(BaseModel):
-    """How many episodes a training step collects."""
+    """How many episodes a training step collects, and by how old weights.
+
+    Attributes:
+        tasks_per_step: How many groups.
+        group_size: Episodes of each.
+        staleness: How many steps are played ahead of the one that is learnt from, and so by how
+            many versions the weights may be behind; 0 plays with the weights that are updated.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks_per_step: int = Field(default=16, ge=1)
     group_size: int = Field(default=8, ge=1)
+    staleness: int = Field(default=0, ge=0)
 
 
 async def play(

@@ -119,6 +119,12 @@ class Sample:
     finish: Literal["stop", "length"]
     version: int  # of the weights that sampled it
     faults: int = 0  # outside faults that were healed while it was sampled
+    earlier: tuple[int, ...] = ()  # versions of its first tokens, where those were a piece before
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Of the weights that sampled each token."""
+        return self.earlier + (self.version,) * (len(self.ids) - len(self.earlier))
 
 
 class Policy(Protocol):

@@ -121,11 +121,11 @@ class _GrowingRow:
 
     def read(self, ids: tuple[int, ...]) -> None:
         """Append ids that the policy did not sample."""
-        self._append(ids, -1, (0.0,) * len(ids), -1)
+        self._append(ids, -1, (0.0,) * len(ids), (-1,) * len(ids))
 
     def write(self, sample: Sample, turn: int) -> None:
         """Append what the policy sampled."""
-        self._append(sample.ids, turn, sample.logprobs, sample.version)
+        self._append(sample.ids, turn, sample.logprobs, sample.versions)
         self._answered = len(self.ids)
 
     def fork(self) -> _GrowingRow:
@@ -146,9 +146,13 @@ class _GrowingRow:
         )
 
     def _append(
-        self, ids: tuple[int, ...], turn: int, logprobs: tuple[float, ...], version: int
+        self,
+        ids: tuple[int, ...],
+        turn: int,
+        logprobs: tuple[float, ...],
+        versions: tuple[int, ...],
     ) -> None:
         self.ids += ids
         self.turns += [turn] * len(ids)
         self.logprobs += logprobs
-        self.versions += [version] * len(ids)
+        self.versions += versions

@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
+from agentgym.trainers.batch import Batch
 from agentgym.trainers.branch_plan import BranchOptions, BranchPlan
 from agentgym.trainers.method import Method, Need, Options
 from agentgym.types import Branching
@@ -48,8 +49,7 @@ class BranchingMethod(Method[BranchOptionsT]):
 
     def __init__(self, options: BranchOptionsT, steps: int) -> None:
         super().__init__(options, steps)
-        self._step = 0
-        self._plans: list[BranchPlan] = []  # of the step, one a round of play
+        self._plans: dict[int, list[BranchPlan]] = {}  # by step, one a round of play
 
     @property
     def needs(self) -> Need:
@@ -70,16 +70,20 @@ class BranchingMethod(Method[BranchOptionsT]):
         """Return a fresh plan for this round of play."""
         if self.is_flat(group_size):
             return branching
-        if step != self._step:
-            self._step, self._plans = step, []
-        self._plans.append(self.plan(group_size, seed))
-        return self._plans[-1]
+        plan = self.plan(group_size, seed)
+        self._plans.setdefault(step, []).append(plan)
+        return plan
+
+    def observe(self, batch: Batch, step: int) -> None:
+        """Forget the plans of steps that are over; later ones may be played already."""
+        self._plans = {later: plans for later, plans in self._plans.items() if later >= step}
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return how the step's rollouts branched."""
-        if step != self._step:
+        plans = self._plans.get(step)
+        if plans is None:
             return {}
-        tallies = [plan.tally for plan in self._plans]
+        tallies = [plan.tally for plan in plans]
         decisions = sum(tally.decisions for tally in tallies)
         return {
             "tree/fresh": float(sum(tally.fresh for tally in tallies)),

@@ -94,6 +94,24 @@ def _environment(trajectory: Trajectory) -> str:
     return trajectory.suite.partition("/")[0]
 
 
+def age_metrics(trajectories: Sequence[Trajectory], version: int) -> dict[str, float]:
+    """Measure by how old weights tokens were sampled, in versions behind those that are updated.
+
+    Args:
+        trajectories: What is learnt from.
+        version: Of the weights that are updated.
+    """
+    rows = (row for t in trajectories for row in t.rows)
+    ages = [version - sampled for row in rows for sampled in row.versions if sampled >= 0]
+    if not ages:
+        return {}
+    return {
+        "rollout/age_mean": fmean(ages),
+        "rollout/age_max": float(max(ages)),
+        "rollout/stale_share": fmean(age > 0 for age in ages),
+    }
+
+
 def _turn_lengths(trajectory: Trajectory) -> list[int]:
     lengths: Counter[int] = Counter()
     for row in trajectory.rows:

@@ -381,6 +381,10 @@ def test_a_piece_and_the_rest_are_one_turn() -> None:
     assert more.said == (7, 8)
     whole = joined(first, Sample((9,), (-3.0,), (0.3,), "stop", 4))
     assert whole == Sample((7, 8, 9), (-1.0, -2.0, -3.0), None, "stop", 4)
+    assert whole.versions == (4, 4, 4)
+    newer = joined(first, Sample((9,), (-3.0,), None, "length", 5))
+    assert newer.versions == (4, 4, 5)
+    assert joined(newer, Sample((3,), (-1.0,), None, "stop", 6)).versions == (4, 4, 5, 6)
 
 
 @pytest.fixture(scope="module")

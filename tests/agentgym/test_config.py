@@ -37,6 +37,20 @@ def test_an_override_without_key_or_value_is_refused(setting: str) -> None:
         override(setting)
 
 
+@pytest.mark.parametrize(
+    ("staleness", "said", "level"),
+    [(0, {}, "off"), (1, {}, "token"), (1, {"limit": 3.0}, "token"), (1, {"level": "off"}, "off")],
+)
+def test_tokens_of_older_weights_are_weighed_unless_it_is_said_how(
+    staleness: int, said: dict[str, object], level: str
+) -> None:
+    given = {"rollout": {"staleness": staleness}, "optim": {"correction": said}}
+    config = load([LEAST, given])
+    assert config.optim.correction.level == level
+    assert config.optim.correction.limit == said.get("limit", 2.0)
+    assert load([tomllib.loads(config.to_toml())]) == config
+
+
 def test_tables_are_merged_and_values_replaced() -> None:
     low = {"a": {"x": 1, "y": 2}, "b": 3}
     assert merge(low, {"a": {"y": 4}, "b": {"z": 5}}) == {"a": {"x": 1, "y": 4}, "b": {"z": 5}}

@@ -128,6 +128,15 @@ def test_an_answer_that_was_cut_is_closed_by_an_end_of_turn_that_is_not_trained(
     assert row.turns[at + 1] == -1
 
 
+def test_each_token_keeps_the_version_of_the_weights_that_sampled_it(tokenizer):
+    conversation = Script(load_prompt("text", "plain", "full"), tokenizer).begin()
+    conversation.observe(view_of("look", 0))
+    conversation.say(Sample((50, 51, 52), (-1.0,) * 3, None, "stop", 7, earlier=(6, 6)))
+    (row,) = conversation.rows()
+    assert row.versions[-3:] == (6, 6, 7)
+    assert set(row.versions[:-3]) == {-1}
+
+
 def test_a_rebuilt_context_retells_the_last_turns_and_no_more(tokenizer):
     script = Script(load_prompt("alfworld", "tags", "window(2)"), tokenizer)
     conversation = script.begin()

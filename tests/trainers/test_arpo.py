@@ -39,7 +39,11 @@ def test_the_report_is_of_all_rounds_of_one_step() -> None:
     assert metrics["tree/decisions"] == 2
     assert round(metrics["tree/delta"], 6) == 0.5  # ln 151936 / 2 nats
     assert round(metrics["tree/probability"], 6) == 0.6
-    method.collect(2, "0:2", 2)
+    method.collect(2, "0:2", 2)  # the next step is played ahead
+    assert method.metrics(1) == metrics
+    method.observe(None, 1)
+    method.observe(None, 2)
+    assert method.metrics(1) == {}
     assert method.metrics(2)["tree/branches"] == 0
 
 

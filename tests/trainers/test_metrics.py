@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agentgym.trainers.metrics import batch_metrics, episode_metrics
+from agentgym.trainers.metrics import age_metrics, batch_metrics, episode_metrics
 from agentgym.types import Stop
 
 
@@ -32,6 +32,21 @@ def test_episodes_are_measured_whole_and_turns_one_by_one(make_trajectory) -> No
 def test_turns_are_as_long_in_one_row_as_in_many(make_trajectory, layout: str) -> None:
     trajectory = make_trajectory(turns=(2, 4, 3), layout=layout)
     assert episode_metrics([trajectory], 9)["response_length/mean"] == 3
+
+
+def test_the_age_of_tokens_is_counted_in_versions_over_those_that_were_sampled(
+    make_trajectory,
+) -> None:
+    trajectory = make_trajectory(turns=(2, 4))
+    (row,) = trajectory.rows
+    # Two tokens of the version before, four of the one that is updated.
+    versions = [-1 if turn < 0 else 6 + turn for turn in row.turns]
+    mixed = replace(trajectory, rows=(replace(row, versions=tuple(versions)),))
+    metrics = age_metrics([mixed], 7)
+    assert metrics["rollout/age_mean"] == pytest.approx(2 / 6)
+    assert metrics["rollout/age_max"] == 1
+    assert metrics["rollout/stale_share"] == pytest.approx(2 / 6)
+    assert age_metrics([replace(trajectory, rows=())], 7) == {}
 
 
 def test_no_episodes_have_no_metrics() -> None:
