@@ -92,7 +92,8 @@ Tasks = Annotated[
     int | None, typer.Option("-n", "--tasks", min=1, help="Only the first tasks of the suite.")
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="Environment processes; 0 uses this one.")
+    str,
+    typer.Option("--workers", help="Environment processes; 0 uses this one; ray:8 are on Ray."),
 ]
 AtOnce = Annotated[
     int | None, typer.Option("--at-once", min=1, help="Episodes played at the same time.")
@@ -145,7 +146,7 @@ def eval_(
     samples: Annotated[int, typer.Option("--samples", min=1, help="Episodes a task.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Every random draw comes from it.")] = 0,
     max_turns: MaxTurns = None,
-    workers: Workers = 0,
+    workers: Workers = "0",
     at_once: AtOnce = None,
     output: Output = None,
     markdown: Markdown = False,

@@ -29,7 +29,7 @@ from agentgym.rollout import play_all, play_policy, session_name
 from agentgym.types import EnvSpec, Key, Policy, Row, TextPolicy, Trajectory, View
 from agentgym.unbroken import Finished, Plan, Play, carry_out
 from agentgym.voices import Said, SamplingOptions, TextVoice, Voice
-from agentgym.workers import WorkerPool
+from agentgym.workers import WorkerPool, check_workers, count_workers
 
 _A_WORKER = 2  # episodes of a policy that acts on text: one is answered while the other's steps
 _AT_AN_ENDPOINT = 8
@@ -40,17 +40,18 @@ class EvalOptions:
     """How much is evaluated, and how.
 
     Raises:
-        UsageError: A number below 1.
+        UsageError: A number below 1, or workers that nobody has.
     """
 
     tasks: int | None = None  # only the first tasks of the suite; None takes all
     samples: int = 1  # episodes a task
     seed: int = 0
-    workers: int = 0  # environment processes; 0 steps the environments inside this one
+    workers: int | str = 0  # as of a WorkerPool: processes, 0 for none, ray:8 for actors of Ray
     task_types: tuple[str, ...] = ()  # only these; all when empty
     at_once: int | None = None  # episodes at the same time; None takes what suits the policy
 
     def __post_init__(self) -> None:
+        check_workers(self.workers)
         numbers = {"tasks": self.tasks, "samples": self.samples, "at_once": self.at_once}
         for name, value in numbers.items():
             if value is not None and value < 1:
@@ -101,7 +102,7 @@ def evaluate(
     if example.needs_expert and not env.has_expert:
         raise UsageError(f"{env.name} has no expert; choose another policy than {example.name}")
     # Each holds an environment, which may be dear; inside this process more than one gain nothing.
-    at_once = options.at_once or max(1, _A_WORKER * options.workers)
+    at_once = options.at_once or max(1, _A_WORKER * count_workers(options.workers))
 
     def voice(key: Key, _: int) -> Voice:
         draws = random.Random(f"{options.seed}:{key.task}:{key.member}").getrandbits(31)

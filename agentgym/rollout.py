@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agentgym.errors import ContextOverflow, EnvFault
 from agentgym.pacing import Rounds, Sampler, sampler
@@ -30,7 +30,7 @@ from agentgym.types import (
     View,
 )
 from agentgym.voices import SamplingOptions, TokenVoice, Voice
-from agentgym.workers import Worker, WorkerPool
+from agentgym.workers import Worker, WorkerPool, check_workers
 
 
 class EnvOptions(BaseModel):
@@ -40,7 +40,8 @@ class EnvOptions(BaseModel):
         suite: The tasks, by the name of their suite.
         task_types: Only tasks of these types; all when empty.
         max_turns: Actions an episode may take; the environment's own limit when None.
-        workers: Environment processes; 0 steps the environments inside this process.
+        workers: Environment processes; 0 steps the environments inside this process. ``ray:8`` is
+            8 actors of Ray, and ``ray`` one for each processor of its cluster.
         options: Further options of the environment.
     """
 
@@ -49,7 +50,7 @@ class EnvOptions(BaseModel):
     suite: str
     task_types: tuple[str, ...] = ()
     max_turns: int | None = Field(default=None, ge=1)
-    workers: int = Field(default=0, ge=0)
+    workers: Annotated[int | str, AfterValidator(check_workers)] = 0
     options: dict[str, Any] = {}
 
 

@@ -39,7 +39,7 @@ class Plan:
 
     Attributes:
         spec: The environment.
-        workers: Its processes.
+        workers: As of a pool.
         keys: The episodes, in the order of the result.
         task_type: Of a task.
         protocol: All that the episodes are a function of.
@@ -49,7 +49,7 @@ class Plan:
     """
 
     spec: EnvSpec
-    workers: int
+    workers: int | str
     keys: tuple[Key, ...]
     task_type: Callable[[str], str]
     protocol: EvalProtocol

@@ -8,38 +8,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any, NoReturn
 
-from agentgym.envs.base import TextEnv
-from agentgym.envs.registry import make_env
-from agentgym.errors import (
-    AgentGymError,
-    DataError,
-    EnvFault,
-    EpisodeError,
-    UsageError,
-    WorkerError,
-)
+from agentgym.errors import WorkerError
+from agentgym.hosted_envs import Act, HostedEnvs, opened
 from agentgym.types import EnvSpec
-
-Act = Callable[[TextEnv], Any]
-"""What an environment is asked for; picklable, as ``operator.methodcaller`` is."""
 
 _NAME = "agentgym-worker"
 _NO_GUARD = 76  # exit code of a child whose import of the main module asked for workers
 _STARTS = 3  # of a process that is killed before it is ready
 _GRACE_S = 2.0  # for environments to close before their process is killed
-_KINDS = (UsageError, DataError, EpisodeError, WorkerError, EnvFault)
 
 _serving = False
 
@@ -151,12 +136,10 @@ class WorkerProcess:
             if not self._pipe.poll(timeout_s):
                 self.kill()
                 raise Hung(f"the environment did not answer within {timeout_s:g} s")
-            kind, value = self._pipe.recv()
+            answer = self._pipe.recv_bytes()
         except (EOFError, OSError) as error:
             raise Died(f"the worker process died {_ending(self.kill())}") from error
-        if kind is not None:
-            raise kind(value)
-        return value
+        return opened(answer)
 
     def _wait_until_ready(self) -> int | None:
         assert self._pipe is not None
@@ -174,14 +157,6 @@ class WorkerProcess:
                 " with start_timeout_s"
             )
         return None
-
-
-def fault_of(error: BaseException) -> EnvFault:
-    """Return the fault that an exception in environment code is, with its place."""
-    frames = traceback.extract_tb(error.__traceback__)
-    file = "/".join(Path(frames[-1].filename).parts[-2:]) if frames else ""
-    place = f" ({file}, line {frames[-1].lineno})" if frames else ""
-    return EnvFault(f"the environment raised {type(error).__name__}: {error}{place}")
 
 
 def _failed_start(code: int) -> str:
@@ -237,37 +212,12 @@ def _serve(pipe: Connection, spec: EnvSpec) -> None:
     _serving = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    envs: dict[int, TextEnv] = {}
+    envs = HostedEnvs(spec)
     pipe.send(True)
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
-            number, act = pipe.recv()
-            pipe.send_bytes(_answer(envs, number, act, spec))
-    for number in list(envs):
-        _discard(envs, number)
-
-
-def _answer(envs: dict[int, TextEnv], number: int, act: Act | None, spec: EnvSpec) -> bytes:
-    """Build an environment, or let one act; return the pickled error type, if any, and value."""
-    try:
-        if act is not None:
-            return pickle.dumps((None, act(envs[number])))
-        _discard(envs, number)
-        envs[number] = make_env(spec)
-        return pickle.dumps((None, None))
-    except AgentGymError as error:
-        kind = next((kind for kind in _KINDS if isinstance(error, kind)), AgentGymError)
-        return pickle.dumps((kind, str(error)))
-    except (Exception, SystemExit) as error:  # environment code raises what it likes
-        _discard(envs, number)
-        return pickle.dumps((EnvFault, str(fault_of(error))))
-
-
-def _discard(envs: dict[int, TextEnv], number: int) -> None:
-    env = envs.pop(number, None)
-    if env is not None:
-        with suppress(Exception):  # it may be broken already; nobody will use it again
-            env.close()
+            pipe.send_bytes(envs.answer(*pipe.recv()))
+    envs.close()
 
 
 def _end_with_parent() -> NoReturn:

@@ -1,15 +1,16 @@
-"""Environments to play in: inside this process, or in spawned ones.
+"""Environments to play in: inside this process, in spawned ones, or on the hosts of a Ray cluster.
 
 A :class:`WorkerPool` lends a :class:`Worker` for each episode. Inline workers cost nothing beside
 the step itself. Workers in processes use more than one core, and survive what an environment does
 to its process: if the process dies, or does not answer in time, it is replaced, the episode is
 restored from its seed and actions, and the step is done again. What cannot be healed ends the
-episode with :class:`agentgym.errors.EnvFault`.
+episode with :class:`agentgym.errors.EnvFault`. An actor of Ray is treated as such a process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
@@ -24,12 +25,46 @@ from typing import Any
 from agentgym.envs.base import TextEnv
 from agentgym.envs.registry import make_env
 from agentgym.errors import AgentGymError, EnvFault, EpisodeError, UsageError, WorkerError
+from agentgym.hosted_envs import Act, fault_of
+from agentgym.ray_worker import RayWorker, cpus
 from agentgym.types import EnvSpec, Snapshot
-from agentgym.worker_process import Act, Died, Hung, WorkerProcess, fault_of
+from agentgym.worker_process import Died, Hung, WorkerProcess
 
 _HEALINGS = 2  # how often one step is done again
 _HANGS = 2  # of one episode; the second is the environment's own fault
 _CLOSE_S = 5.0  # for a busy worker to finish before its process is killed
+
+
+def check_workers(workers: int | str) -> int | str:
+    """Return what was asked for, if it is a number of processes (or one in text), or of actors.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if isinstance(workers, str) and re.fullmatch(r"ray(:[1-9]\d*)?", workers):
+        return workers
+    if isinstance(workers, int) or workers.isdecimal():
+        count = int(workers)
+        if count >= 0:
+            return count
+    raise UsageError(
+        f"workers is {workers!r}; expected how many processes, 0 for none, or ray:8 for so many"
+        " actors of Ray, or ray for one on each processor of its cluster"
+    )
+
+
+def count_workers(workers: int | str) -> int:
+    """Return how many processes are asked for; ``ray`` is one for each processor of the cluster.
+
+    Raises:
+        UsageError: It is no number, ``ray`` or ``ray:N``, or Ray is not installed.
+        WorkerError: Ray cannot be used.
+    """
+    checked = check_workers(workers)
+    if isinstance(checked, int):
+        return checked
+    count = checked.partition(":")[2]
+    return int(count) if count else cpus()
 
 
 class Worker(ABC):
@@ -182,9 +217,9 @@ class ProcessWorker(Worker):
 
 
 class _Home:
-    """A process and the one thread that talks to it."""
+    """A process or actor, and the one thread that talks to it."""
 
-    def __init__(self, process: WorkerProcess) -> None:
+    def __init__(self, process: WorkerProcess | RayWorker) -> None:
         self.process = process
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="agentgym-worker")
 
@@ -198,7 +233,8 @@ class WorkerPool:
     Args:
         spec: The environment.
         workers: Processes; 0 plays inside this process, unless the environment must have one of
-            its own (``needs_process``), when it means 1.
+            its own (``needs_process``), when it means 1. ``ray:8`` is 8 actors of Ray, and
+            ``ray`` one for each processor of its cluster.
         step_timeout_s: Seconds that a step in a process may take; a restore may take as much for
             each of its actions. Inline steps are not timed.
         start_timeout_s: Seconds that a process may take to start, and an environment to be built.
@@ -208,28 +244,32 @@ class WorkerPool:
             where a process may hold as many environments as one likes.
 
     Raises:
-        UsageError: A number is out of range, or what building the environment raises.
+        UsageError: A number is out of range, or what building the environment raises; or Ray is
+            asked for and not installed.
+        WorkerError: Ray cannot be used.
         DataError: The suite's data is not there.
     """
 
     def __init__(
         self,
         spec: EnvSpec,
-        workers: int = 0,
+        workers: int | str = 0,
         step_timeout_s: float = 60.0,
         start_timeout_s: float = 120.0,
     ) -> None:
-        if workers < 0 or step_timeout_s <= 0 or start_timeout_s <= 0:
+        if step_timeout_s <= 0 or start_timeout_s <= 0:
             raise UsageError(
-                f"workers is {workers}, step_timeout_s {step_timeout_s:g}, start_timeout_s"
-                f" {start_timeout_s:g}; workers may not be negative, time-outs must be positive"
+                f"step_timeout_s is {step_timeout_s:g}, start_timeout_s {start_timeout_s:g};"
+                " time-outs must be positive"
             )
+        asked = count_workers(workers)
         self.spec = spec
         self._step_timeout_s = step_timeout_s
         env = make_env(spec)  # tells the suite and whether it needs a process
         self.suite = env.suite.name
-        count = max(workers, int(env.needs_process))
-        self._homes = [_Home(WorkerProcess(spec, start_timeout_s)) for _ in range(count)]
+        count = max(asked, int(env.needs_process))
+        place = WorkerProcess if isinstance(check_workers(workers), int) else RayWorker
+        self._homes = [_Home(place(spec, start_timeout_s)) for _ in range(count)]
         copies = 1 if env.needs_process else env.copies_per_process
         self.capacity: int | None = None if copies is None else copies * max(count, 1)
         self._idle: deque[Worker] = deque()

@@ -25,7 +25,7 @@ from agentgym.errors import (
     WorkerError,
 )
 from agentgym.types import EnvSpec, Snapshot
-from agentgym.workers import WorkerPool
+from agentgym.workers import WorkerPool, count_workers
 
 FRAGILE = """
 import os, signal, time
@@ -421,12 +421,28 @@ def test_a_process_that_does_not_start_in_time_is_an_error_with_advice(fragile):
         asyncio.run(run())
 
 
-@pytest.mark.parametrize(
-    "options", [{"workers": -1}, {"step_timeout_s": 0}, {"start_timeout_s": 0}]
-)
-def test_numbers_out_of_range_are_refused(options):
-    with pytest.raises(UsageError, match="may not be negative"):
+@pytest.mark.parametrize("options", [{"step_timeout_s": 0}, {"start_timeout_s": 0}])
+def test_time_outs_of_nothing_are_refused(options):
+    with pytest.raises(UsageError, match="time-outs must be positive"):
         WorkerPool(EnvSpec("corridor"), **options)
+
+
+@pytest.mark.parametrize(
+    "workers", [-1, "-1", "two", "ray:", "ray:0", "ray:-1", "ray:many", "rays"]
+)
+def test_workers_that_are_no_number_of_processes_or_actors_are_refused(workers):
+    with pytest.raises(UsageError, match=f"workers is '?{workers}'?; expected how many processes"):
+        WorkerPool(EnvSpec("corridor"), workers)
+
+
+def test_a_number_of_processes_may_be_text_as_on_a_command_line():
+    assert count_workers("3") == count_workers(3) == count_workers("ray:3") == 3
+
+
+def test_without_ray_its_workers_are_refused_with_the_package_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'agentgym\[ray\]'"):
+        WorkerPool(EnvSpec("corridor"), "ray:2")
 
 
 def test_an_unknown_option_is_refused_before_any_process_starts():
@@ -437,7 +453,7 @@ def test_an_unknown_option_is_refused_before_any_process_starts():
 PROGRAM = """
     import asyncio, os, sys, time
     from agentgym.types import EnvSpec
-    from agentgym.workers import WorkerPool
+    from agentgym.workers import WorkerPool, count_workers
 
     async def run():
         async with WorkerPool(EnvSpec("fragile"), 1) as pool, pool.worker() as worker:
