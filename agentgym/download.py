@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from agentgym.errors import DataError
 from agentgym.fetch import RemoteFile, Watch, fetch
-from agentgym.files import make_folder, try_lock
+from agentgym.files import make_folder, sync_folder, try_lock
 from agentgym.unpack import BrokenArchiveError, unpack
 
 WORK_FOLDER = ".agentgym-download"
@@ -149,6 +149,7 @@ def _move(paths: list[Path], folder: Path) -> None:
     for path in paths:
         try:
             path.rename(folder / path.name)
+            sync_folder(folder)
         except OSError as error:
             raise DataError(
                 f"cannot move {path} into {folder}: {error.strerror or error}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentgym.envs.registry import env_of_suite
 from agentgym.errors import AgentGymError, DataError, UsageError, unknown
-from agentgym.files import make_folder, write_atomic
+from agentgym.files import fill_empty, make_folder, write_atomic
 from agentgym.models import prompt_of
 from agentgym.policies.prompt import Message, Past, Prompt, saved_prompt
 from agentgym.run_files import Run, Source, trajectories
@@ -58,11 +58,7 @@ def export_model(run: Path, out: Path, step: int | None = None) -> tuple[int, Pa
             )
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty; nothing was written, choose another --output")
-    make_folder(out)
-    try:
-        shutil.copytree(source, out, dirs_exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot copy {source} to {out}: {error}") from error
+    fill_empty(out, lambda folder: shutil.copytree(source, folder, dirs_exist_ok=True))
     return chosen, out
 
 

@@ -96,11 +96,14 @@ def make_once(folder: Path, fill: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     make_folder(folder.parent)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    unfinished = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
     try:
+        unfinished.mkdir()
         fill(unfinished)
+        sync_tree(unfinished)
         with suppress(FileExistsError):  # another process was faster, with the same content
             unfinished.rename(folder)
+            sync_folder(folder.parent)
     except OSError as error:
         if not folder.is_dir():  # an older Linux says "not empty" in place of "exists"
             raise DataError(
@@ -123,6 +126,44 @@ def cache_folder() -> Path:
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all files below a folder, and their names, to the disk.
+
+    Raises:
+        OSError: A file cannot be opened.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def fill_empty(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder that was not there, or is empty, whole or not at all.
+
+    Args:
+        folder: Its name.
+        fill: Writes the content into an empty folder.
+
+    Raises:
+        DataError: It holds something, or cannot be written.
+    """
+    make_folder(folder.parent)
+    unfinished = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
+    try:
+        unfinished.mkdir()
+        fill(unfinished)
+        sync_tree(unfinished)
+        unfinished.rename(folder)  # in the place of an empty one
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agentgym.errors import DataError
-from agentgym.files import write_atomic
+from agentgym.files import sync_folder, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +84,5 @@ class Part:
     def finish(self) -> None:
         """Give the whole file its name."""
         self.path.replace(self.target)
+        sync_folder(self.target.parent)
         self._note.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from agentgym.envs.alfworld_tasks import TASK_TYPES
 from agentgym.errors import DataError
+from agentgym.files import make_folder, write_atomic
 
 GAME_FILE = "game.tw-pddl"
 TRAJECTORY_FILE = "traj_data.json"
@@ -53,15 +54,11 @@ def write_game(files: GameFiles, folder: Path) -> None:
     Raises:
         DataError: The folder holds a game already or cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in ((GAME_FILE, files.game), (TRAJECTORY_FILE, files.trajectory)):
-            with (folder / name).open("x", encoding="utf-8") as stream:
-                json.dump(content, stream)
-    except FileExistsError:
-        raise DataError(f"{folder} already holds a game; nothing was overwritten") from None
-    except OSError as error:
-        raise DataError(f"cannot write a game into {folder}: {error}") from error
+    parts = {GAME_FILE: files.game, TRAJECTORY_FILE: files.trajectory}
+    if any((make_folder(folder) / name).exists() for name in parts):
+        raise DataError(f"{folder} already holds a game; nothing was overwritten")
+    for name, content in parts.items():
+        write_atomic(folder / name, json.dumps(content))
 
 
 def _read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:

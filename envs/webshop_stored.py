@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from agentgym.envs.webshop_catalogue import Product
 from agentgym.envs.webshop_files import drawn_price
 from agentgym.envs.webshop_search import searched_text
 from agentgym.errors import DataError
-from agentgym.files import make_folder
+from agentgym.files import make_once
 
 _PRODUCTS_KEPT = 4096
 
@@ -35,15 +33,7 @@ def store(products: Iterable[Product], folder: Path) -> None:
     Raises:
         DataError: The folder cannot be written.
     """
-    try:
-        with TemporaryDirectory(dir=make_folder(folder.parent)) as work:
-            whole = Path(work) / "whole"
-            whole.mkdir()
-            _write(products, whole)
-            with suppress(FileExistsError):  # another process was faster
-                whole.rename(folder)
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror}; free some space") from error
+    make_once(folder, partial(_write, products))
 
 
 def _write(products: Iterable[Product], folder: Path) -> None:

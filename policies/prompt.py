@@ -28,6 +28,7 @@ from string import Formatter
 from typing import NamedTuple, TypedDict
 
 from agentgym.errors import DataError, UsageError, unknown
+from agentgym.files import write_atomic
 from agentgym.policies.action_format import ActionFormat, Parsed, action_format
 from agentgym.types import View
 
@@ -221,7 +222,7 @@ class Prompt:
             "sha256": self.digest,
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (folder / PROMPT_FILE).write_text(text, encoding="utf-8")
+        write_atomic(folder / PROMPT_FILE, text)
 
     def _user(self, section: str, view: View, **more: object) -> Message:
         content = self.template.section(

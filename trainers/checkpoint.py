@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from agentgym.errors import DataError, UsageError
+from agentgym.files import write_atomic
 from agentgym.policies.hf import HFPolicy
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.lora import has_adapter, merged, save_adapter
@@ -80,7 +81,7 @@ def save_checkpoint(
         if tensors:
             save_file(tensors, folder / TENSORS)
         progress = {"step": step, "method": method.name, "state": state}
-        (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+        write_atomic(folder / PROGRESS, json.dumps(progress))
 
     run.save_checkpoint(step, write, keep)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from agentgym.errors import DataError
-from agentgym.files import sync_folder, write_atomic
+from agentgym.files import sync_tree, write_atomic
 
 MANIFEST = "manifest.json"
 
@@ -29,11 +28,8 @@ def seal(folder: Path) -> None:
     for path in _files(folder):
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            os.fsync(stream.fileno())
         files[_name(path, folder)] = {"bytes": path.stat().st_size, "sha256": digest}
-    for inner in folder.rglob("*"):
-        if inner.is_dir():
-            sync_folder(inner)
+    sync_tree(folder)
     write_atomic(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
 
 

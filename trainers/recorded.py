@@ -17,6 +17,7 @@ from typing import Any
 
 from agentgym.envs.registry import env_of_suite, make_env
 from agentgym.errors import DataError, UsageError
+from agentgym.files import write_atomic
 from agentgym.trainers.demonstrations import Demonstration, Demonstrations, Shown
 from agentgym.trajectory_line import Line, read_lines
 from agentgym.types import EnvSpec, View
@@ -151,7 +152,7 @@ def _read(path: Path) -> Iterator[Demonstration]:
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
-            path.write_bytes(whole)
+            write_atomic(path, whole)
         for line in whole.decode().splitlines():
             yield _demonstration(json.loads(line))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.errors import DataError, UsageError
-from agentgym.files import make_folder, make_once, try_lock, write_atomic
+from agentgym.files import fill_empty, make_folder, make_once, try_lock, write_atomic
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
@@ -126,3 +126,21 @@ def test_a_platform_without_locks_is_told_so(
         pytest.raises(UsageError, match=r"no file locks.*use Linux or macOS"),
     ):
         try_lock(file)
+
+
+def test_a_folder_is_filled_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def half(folder: Path) -> None:
+        (folder / "first").write_text("1")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"cannot write .*out: No space left"):
+        fill_empty(out, half)
+    assert list(tmp_path.iterdir()) == []
+    out.mkdir()
+    fill_empty(out, lambda folder: (folder / "first").write_text("1") and None)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(DataError, match="cannot write"):
+        fill_empty(out, lambda folder: (folder / "first").write_text("2") and None)
+    assert (out / "first").read_text() == "1"
