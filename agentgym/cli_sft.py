@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentgym.console import say
 from agentgym.errors import UsageError
+from agentgym.launch import launched
 from agentgym.live import live_steps
 
 if TYPE_CHECKING:
@@ -43,9 +44,14 @@ def train_sft(
         dry: Show the configuration and what would happen, and no more.
 
     Raises:
-        UsageError: An unknown setting, no demonstrator, a held-out suite, or a run folder that
-            does not fit.
+        UsageError: An unknown setting, no demonstrator, a held-out suite, a run folder that does
+            not fit, or several processes.
     """
+    if launched().size > 1:
+        raise UsageError(
+            f"--method {METHOD} trains in one process, and {launched().size} were started; start"
+            " one"
+        )
     from agentgym.trainers.clone import demonstrations, new_run
     from agentgym.trainers.run_folder import RunFolder, alone
 

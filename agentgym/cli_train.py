@@ -11,6 +11,7 @@ import typer
 from agentgym.cli_sft import METHOD, train_sft
 from agentgym.console import say, say_table
 from agentgym.errors import UsageError
+from agentgym.launch import launched
 from agentgym.live import live_steps
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ def _run_name(config: Config) -> str:
 def _introduce(config: Config, folder: Path, *, chose_model: bool, recipe: str | None) -> None:
     from agentgym.config import recipe_names
 
+    if not launched().is_first:
+        return
     suites = [env.suite for env in config.envs.values()]
     say(f"method {config.method_name} on {' and '.join(suites)}, run folder {folder}")
     if recipe is None:
@@ -185,8 +188,12 @@ def _introduce(config: Config, folder: Path, *, chose_model: bool, recipe: str |
 
 
 def _run(config: Config, folder: Path, *, resume: bool, dry: bool) -> None:
-    from agentgym.train import Reporter, dry_run, run_training
+    from agentgym.train import SILENT, Reporter, dry_run, run_training
 
+    if not launched().is_first:  # the first process speaks for all
+        if not dry:
+            run_training(config, folder, SILENT, resume=resume)
+        return
     if dry:
         for line in dry_run(config, folder, resume=resume):
             say(line)

@@ -28,6 +28,7 @@ from agentgym.trainers.lora import LoraOptions
 from agentgym.trainers.method import RewardOptions
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.run_folder import SaveOptions
+from agentgym.trainers.sharding import ParallelOptions
 from agentgym.voices import SamplingOptions
 
 RECIPES = files("agentgym") / "recipes"
@@ -91,6 +92,7 @@ class Config(_Section):
     reward: RewardOptions = RewardOptions()
     method: dict[str, Any] = {}
     optim: OptimOptions = OptimOptions()
+    parallel: ParallelOptions = ParallelOptions()
     guard: GuardOptions = GuardOptions()
     eval: HeldOutOptions
     save: SaveOptions = SaveOptions()

@@ -103,6 +103,8 @@ def open_worlds(
     method: Chain,
     learner: Learner,
     sampler: Policy,
+    *,
+    by_first: bool = False,
 ) -> list[World]:
     """Return the environments to train in, whose workers the stack closes."""
     return [
@@ -111,7 +113,7 @@ def open_worlds(
             suites.decks[name],
             stack.enter_context(closing(WorkerPool(env_spec(config, env.suite), env.workers))),
             scripts[name].begin,
-            answer_scorer(method, scripts[name], learner, sampler),
+            answer_scorer(method, scripts[name], learner, sampler, by_first=by_first),
         )
         for name, env in config.envs.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import signal
 import sys
@@ -23,6 +24,7 @@ from agentgym.config import Config, load
 from agentgym.envs.registry import env_of_suite
 from agentgym.errors import DataError, UsageError
 from agentgym.evaluate import EvalOptions, Model, evaluate_model
+from agentgym.launch import launched
 from agentgym.models import check_context
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
@@ -41,8 +43,10 @@ from agentgym.trainers.loop import Parts, Plan, Sampler, train
 from agentgym.trainers.lora import add_adapter, load_adapter
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.policy_gradient import refuse_groups_of_one
+from agentgym.trainers.ranks import Ranks
 from agentgym.trainers.registry import build_chain
-from agentgym.trainers.run_folder import RunFolder, alone
+from agentgym.trainers.rendezvous import joined
+from agentgym.trainers.run_folder import BystanderFolder, RunFolder, alone
 from agentgym.trainers.served import Serving, named_servers, own_servers
 from agentgym.trajectory_line import trajectory_line
 from agentgym.types import Policy, Trajectory
@@ -58,6 +62,10 @@ class Reporter:
     say: Callable[[str], None]
     step: Callable[[dict[str, float]], None]
     stage: Callable[[str], None] = lambda _: None
+
+
+SILENT = Reporter(lambda _: None, lambda _: None)
+"""Tells nobody: of the processes of a run the first one speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +140,12 @@ def run_training(
     (Ctrl-C or SIGTERM) lets the step under way end and saves it; a second one ends at once, and
     the last checkpoint stands.
 
+    Of a run on many processes each one calls this; the first one speaks and writes.
+
     Args:
         config: What to do; of a resumed run, its own.
-        folder: The run folder.
-        reporter: Who is told.
+        folder: The run folder; of many processes the first one's counts.
+        reporter: Who is told; of many processes the first one's is.
         resume: Whether the run was begun before.
 
     Returns:
@@ -146,17 +156,16 @@ def run_training(
         UsageError: A part does not fit another: folder, model, context, method, task types.
         DataError: The model or a checkpoint cannot be read, or the folder cannot be written.
         ServerError: A server that samples cannot be used, or is lost for good.
+        LostRankError: Another process of the run was lost, or never came.
     """
     serving = _serving(config)
-    serving.check()
     with ExitStack() as stack:
-        checkpoint = None
-        if resume:
-            stack.enter_context(alone(RunFolder.open(folder).path))
-            checkpoint = RunFolder(folder).sound_checkpoint(reporter.say)
-        else:
-            RunFolder.refuse(folder)
-        trainee = _trainee(config, checkpoint)
+        ranks = stack.enter_context(joined(launched(), config.parallel, _alike(config)))
+        reporter = reporter if ranks.is_first else SILENT
+        folder, checkpoint = ranks.by_first(
+            partial(_enter, folder, stack, serving, reporter.say, resume=resume)
+        )
+        trainee = _trainee(config, checkpoint, ranks)
         policy, scripts, learner = trainee.policy, trainee.scripts, trainee.learner
         method, done = trainee.method, trainee.done
         suites = open_suites(config, method)
@@ -167,42 +176,79 @@ def run_training(
             remember_demonstrations(method, scripts, learner, sampling.temperature)
         sampler: Sampler = policy
         hand_over: Callable[[int], None] = policy.refresh
-        if serving.server.urls:
+        if serving.server.urls and ranks.is_first:
             sampler, hand_over = stack.enter_context(named_servers(policy, serving, folder))
             check_context(config.policy.model, sampler, config.policy.sampling)
-        if resume:
+        if not ranks.is_first:
+            run: RunFolder = BystanderFolder(folder)
+        elif resume:
             run = RunFolder.open(folder)
         else:
             stack.enter_context(alone(folder))
-            run = RunFolder.create(folder, config.to_toml(), _about() | {"suites": suites.digests})
+            about = _about() | {"suites": suites.digests, "processes": ranks.size}
+            run = RunFolder.create(folder, config.to_toml(), about)
         run.cut(done)
-        if serving.serve is not None:
+        if serving.serve is not None and ranks.is_first:
             served = own_servers(policy, serving, folder, reporter.say)
             sampler, hand_over = stack.enter_context(served)
         hand_over(done)
-        worlds = open_worlds(config, suites, scripts, stack, method, learner, sampler)
+        worlds = open_worlds(
+            config, suites, scripts, stack, method, learner, sampler, by_first=serving.is_asked
+        )
         interrupted = stack.enter_context(interrupts(reporter.say))
         watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
         begins = _both(stack.enter_context(watched), reporter.stage)
-        tracked = tracking(config.trackers, run.path, config.model_dump(mode="json"))
+        trackers = config.trackers if ranks.is_first else ()
+        tracked = tracking(trackers, run.path, config.model_dump(mode="json"))
+        measure = partial(_measure, run, config, sampler, scripts)
         parts = Parts(
             run=run,
             learner=learner,
             method=method,
             policy=policy,
             sampler=sampler,
-            hand_over=hand_over,
+            hand_over=_both(lambda _: learner.publish(), hand_over),
             worlds=worlds,
-            evaluate=partial(_measure, run, config, sampler, scripts),
+            evaluate=lambda step: ranks.by_first(partial(measure, step)),
             report=_both(reporter.step, stack.enter_context(tracked)),
             say=reporter.say,
-            interrupted=interrupted,
+            interrupted=lambda: ranks.any(interrupted()),
             decode=partial(policy.tokenizer.decode, skip_special_tokens=False),
-            guard=Guard(config.guard, reporter.say, learner.scale_rate, run.metrics()),
+            guard=Guard(
+                config.guard, reporter.say, learner.scale_rate, ranks.by_first(run.metrics)
+            ),
             stage=begins,
+            by_first=serving.is_asked,
         )
-        _begin(parts, config, done)
+        ranks.by_first(partial(_begin, parts, measure, config, done))
         train(parts, _plan(config), done)
+        return ranks.by_first(partial(_outcomes, run, config))
+
+
+def _enter(
+    folder: Path, stack: ExitStack, serving: Serving, say: Callable[[str], None], *, resume: bool
+) -> tuple[Path, tuple[int, Path] | None]:
+    """Return a run's folder, and the checkpoint that is gone on from."""
+    serving.check()
+    if not resume:
+        RunFolder.refuse(folder)
+        return folder, None
+    stack.enter_context(alone(RunFolder.open(folder).path))
+    return folder, RunFolder(folder).sound_checkpoint(say)
+
+
+def _alike(config: Config) -> dict[str, str]:
+    """Return what all processes of a run must have in common."""
+    return {
+        "agentgym": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "the configuration": f"sha256 {hashlib.sha256(config.to_toml().encode()).hexdigest()[:12]}",
+    }
+
+
+def _outcomes(run: RunFolder, config: Config) -> list[Outcome]:
     return [
         Outcome(*(read_results(run.eval_folder(step, below)) for step in (0, config.steps)))
         for below in _measured(config).values()
@@ -220,22 +266,32 @@ class _Trainee:
     done: int  # steps
 
 
-def _trainee(config: Config, checkpoint: tuple[int, Path] | None) -> _Trainee:
+def _trainee(config: Config, checkpoint: tuple[int, Path] | None, ranks: Ranks) -> _Trainee:
     """Return the model that a run begins with, or that of a checkpoint, and what trains it."""
     asked = config.policy
-    policy = _policy(config, checkpoint[1] if checkpoint else None)
+    device = str(ranks.device) if ranks.size > 1 else None
+    policy = _policy(config, checkpoint[1] if checkpoint else None, device)
     spare_threads(policy.model)
     method = _method(config)
-    reference = _reference(config, method) if checkpoint else None
     learner = Learner(
-        policy.model, config.optim, config.steps, method.needs, config.seed, reference, asked.dtype
+        policy.model,
+        config.optim,
+        config.steps,
+        method.needs,
+        config.seed,
+        _reference(config, method, device) if checkpoint else None,
+        asked.dtype,
+        ranks,
+        config.parallel,
     )
     done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
     check_context(asked.model, policy, asked.sampling)
     return _Trainee(policy, open_scripts(config, policy), method, learner, done)
 
 
-def _begin(parts: Parts, config: Config, done: int) -> None:
+def _begin(
+    parts: Parts, measure: Callable[[int], dict[str, float]], config: Config, done: int
+) -> None:
     """Measure the model before the first step; of a resumed run, see that this was done.
 
     Raises:
@@ -256,7 +312,7 @@ def _begin(parts: Parts, config: Config, done: int) -> None:
     each = f" of each of {several} suites" if several > 1 else ""
     parts.say(f"measuring {config.eval.tasks} held-out tasks{each} before the first step")
     parts.stage("eval")
-    parts.evaluate(0)
+    measure(0)
 
 
 def _serving(config: Config) -> Serving:
@@ -306,15 +362,14 @@ def _about() -> dict[str, object]:
     }
 
 
-def _policy(config: Config, checkpoint: Path | None) -> HFPolicy:
+def _policy(config: Config, checkpoint: Path | None, device: str | None) -> HFPolicy:
     """Return the model that is trained: as a run begins, or as a checkpoint left it."""
     asked = config.policy
     if asked.lora is None:
         source = resolve_model(asked.model) if checkpoint is None else checkpoint / MODEL
-        return HFPolicy.from_pretrained(source, compute=asked.dtype)
-    policy = HFPolicy.from_pretrained(
-        resolve_model(asked.model), dtype=getattr(torch, asked.dtype), compute=asked.dtype
-    )
+        return HFPolicy.from_pretrained(source, device, compute=asked.dtype)
+    dtype = getattr(torch, asked.dtype)
+    policy = HFPolicy.from_pretrained(resolve_model(asked.model), device, dtype, asked.dtype)
     if checkpoint is None:
         add_adapter(policy.model, asked.lora, config.seed)
     else:
@@ -322,14 +377,14 @@ def _policy(config: Config, checkpoint: Path | None) -> HFPolicy:
     return policy
 
 
-def _reference(config: Config, method: Chain) -> nn.Module | None:
+def _reference(config: Config, method: Chain, device: str | None) -> nn.Module | None:
     """Return the model that the run began with, where divergences are measured from it.
 
     Under LoRA that is the model without its adapter, which the learner has.
     """
     if Need.REFERENCE not in method.needs or config.policy.lora is not None:
         return None
-    return HFPolicy.from_pretrained(resolve_model(config.policy.model)).model
+    return HFPolicy.from_pretrained(resolve_model(config.policy.model), device).model
 
 
 def _plan(config: Config) -> Plan:

@@ -22,6 +22,7 @@ from agentgym.rollout import env_seed
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain, Need
 from agentgym.trainers.prefix_copies import PrefixCopies
+from agentgym.trainers.ranks import Ranks
 from agentgym.types import Group, Policy, Row, Snapshot, Trajectory
 from agentgym.workers import Worker, WorkerPool
 
@@ -74,9 +75,18 @@ class AnswerScorer:
 
 
 def answer_scorer(
-    method: Chain, script: Script, learner: Learner, policy: Policy
+    method: Chain, script: Script, learner: Learner, policy: Policy, *, by_first: bool = False
 ) -> AnswerScorer | None:
     """Return what scores answers as a method wants it; None where it needs none.
+
+    On many processes each one does its share, and all know the scores.
+
+    Args:
+        method: Says whether and how.
+        script: What the model is told.
+        learner: Scores answers, unless the sampler shall.
+        policy: The sampler.
+        by_first: Whether the sampler is the first process's alone.
 
     Raises:
         UsageError: No answer can be written in the script's format, or as the method says, or the
@@ -95,9 +105,12 @@ def answer_scorer(
             f" model reads {policy.max_context} tokens, too few for a prompt and the shortest"
             " answer; take another model, or a shorter method.answer_template"
         )
-    by_learner = options.scored_by == "learner"
-    score = learner.score_answers if by_learner else partial(scores_of_policy, policy)
-    answers = own_answers if options.answer == "environment" else expert_plans
+    ranks = learner.ranks
+    score: Score = learner.score_answers
+    if options.scored_by == "sampler":
+        own = partial(scores_of_policy, policy)
+        score = partial(ranks.deal, work=own, first=by_first)
+    answers: Answers = own_answers if options.answer == "environment" else partial(_dealt, ranks)
     # A server samples one token beside what it scores.
     return AnswerScorer(write, score, answers, policy.max_context - 1)
 
@@ -107,6 +120,13 @@ def own_answers(
 ) -> list[list[str | None]]:
     """Return the environment's answer for each turn of each trajectory."""
     return [[t.answer] * len(t.turns) for t in trajectories]
+
+
+def _dealt(
+    ranks: Ranks, trajectories: Sequence[Trajectory], pool: WorkerPool, seed: str
+) -> list[list[str | None]]:
+    """Return :func:`expert_plans`, of which each process makes its share."""
+    return ranks.deal(trajectories, lambda mine: expert_plans(mine, pool, seed))
 
 
 def prefix_copies(

@@ -61,9 +61,14 @@ def save_checkpoint(
 ) -> None:
     """Save the run as it is after ``step``; keep the last ``keep`` checkpoints.
 
+    Of a run on many processes each one calls this, and one writes: nothing in a checkpoint is
+    sharded, so that it can be gone on from with any number of them.
+
     Raises:
         DataError: It cannot be written; the one before stands.
     """
+    learner.publish()
+    trained = learner.state_dict()
 
     def write(folder: Path) -> None:
         with as_data_errors():
@@ -76,7 +81,7 @@ def save_checkpoint(
         else:
             policy.save(folder / MODEL)
         (folder / "trainer").mkdir()
-        torch.save(learner.state_dict(), folder / OPTIMIZER)
+        torch.save(trained, folder / OPTIMIZER)
         state, tensors = split(method.state())
         if tensors:
             save_file(tensors, folder / TENSORS)

@@ -95,6 +95,11 @@ class Learner:
         self._scored_after: int | None = None  # updates made when a batch was scored last
 
     @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self._ranks
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """What is trained of the policy, as this process has it."""
         return self._updater.parameters

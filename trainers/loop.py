@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,15 +17,16 @@ from agentgym.policies.hf import HFPolicy
 from agentgym.rollout import RolloutOptions, collect_groups
 from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
-from agentgym.trainers.collect import Collected, collect
+from agentgym.trainers.collect import Collected, Play, collect
 from agentgym.trainers.decks import draw_tasks, spare_tasks
 from agentgym.trainers.guard import Guard, Verdict
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain
 from agentgym.trainers.metrics import batch_metrics, episode_metrics, metrics_by_environment
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
+from agentgym.trainers.shared_play import shared
 from agentgym.trainers.trajectory_lines import Decode, trajectory_lines
-from agentgym.trainers.worlds import PlayIn, World, each_at_home
+from agentgym.trainers.worlds import World, answers_at_home, each_at_home
 from agentgym.types import Group, Policy, Trajectory
 from agentgym.voices import SamplingOptions
 
@@ -78,7 +80,8 @@ class Parts:
     and has the weights of a version after ``hand_over`` was told its number. ``evaluate`` measures
     the policy as it is after a step and returns metrics; ``report`` is told the metrics of each
     step and ``say`` what else people should know; ``interrupted`` says whether someone asked the
-    run to stop.
+    run to stop. Of a run on many processes each one has parts of its own and takes every step;
+    ``by_first`` says whether the first one alone plays, as it alone knows the servers.
     """
 
     run: RunFolder
@@ -95,6 +98,7 @@ class Parts:
     decode: Decode | None = None  # for people who look at the tokens of a trajectory
     guard: Guard | None = None  # watches for a collapse
     stage: Callable[[str], None] = lambda _: None  # told what begins
+    by_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +161,8 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             with clock.stage("rollout"):
                 tasks = draw_tasks(decks, plan.rollout.tasks_per_step, plan.seed, step)
                 spare = spare_tasks(decks, tasks, plan.seed, step)
-                play = _scoring(_play(parts, plan, step), clock, f"{plan.seed}:{step}")
-                found = collect(each_at_home(parts.worlds, play), method, tasks, spare, step)
+                play = _scoring(_play(parts, plan, step), parts, clock, f"{plan.seed}:{step}")
+                found = collect(play, method, tasks, spare, step)
             clock.divide_rollout(sampler.spent.seconds - sampling_before)
             if not heard.issuperset(found.reasons()):
                 parts.say(f"step {step}: {found.what_broke(heard)}")
@@ -191,6 +195,7 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             run.write_trajectories(
                 step, trajectory_lines(batch, plan.save.token_fields, parts.decode)
             )
+        metrics = learner.ranks.by_first(partial(dict, metrics))  # times are those of the first
         verdict = parts.guard(metrics) if parts.guard else Verdict()
         run.append_metrics(metrics | verdict.metrics)
         stop = parts.interrupted()  # asked once: a step that ends the run is a step that was saved
@@ -204,11 +209,11 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             raise KeyboardInterrupt
 
 
-def _play(parts: Parts, plan: Plan, step: int) -> PlayIn:
+def _play(parts: Parts, plan: Plan, step: int) -> Play:
     """Return what plays a group of episodes a task with the weights as they are."""
     size, seed = plan.rollout.group_size, f"{plan.seed}:{step}"
 
-    def play(world: World, tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
+    def play_in(world: World, tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
         pool, policy, conversation = world.pool, parts.sampler, world.conversation
         branching = parts.method.collect(size, seed, step)
         if branching is None:
@@ -217,18 +222,19 @@ def _play(parts: Parts, plan: Plan, step: int) -> PlayIn:
             pool, tasks, size, policy, conversation, plan.sampling, seed, branching
         )
 
-    return play
+    play = each_at_home(parts.worlds, play_in)
+    return shared(play, parts.learner.ranks, parts.worlds, by_first=parts.by_first)
 
 
-def _scoring(play: PlayIn, clock: Clock, seed: str) -> PlayIn:
+def _scoring(play: Play, parts: Parts, clock: Clock, seed: str) -> Play:
     """Return what plays, and then scores gold answers where the method needs to know them."""
+    if parts.method.answers is None:
+        return play
 
-    def play_and_score(world: World, tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
-        groups, broken = play(world, tasks)
-        if world.answers is None:
-            return groups, broken
+    def play_and_score(tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
+        groups, broken = play(tasks)
         with clock.stage("answers"):
-            return world.answers(groups, world.pool, seed), broken
+            return answers_at_home(parts.worlds, groups, seed), broken
 
     return play_and_score
 

@@ -16,6 +16,7 @@ from types import TracebackType
 
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from agentgym.errors import LostRankError, UsageError
 from agentgym.launch import Launch
@@ -59,7 +60,7 @@ def joined(launch: Launch, options: ParallelOptions, about: Mapping[str, str]) -
     store = _meet(launch, options.join_timeout, about)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),
+        store=PrefixStore("group", store),
         rank=launch.rank,
         world_size=launch.size,
         timeout=timedelta(seconds=options.timeout),
@@ -82,14 +83,14 @@ def _take_gpu(device: torch.device, launch: Launch) -> None:
 # Meeting ------------------------------------------------------------------------------------------
 
 
-def _meet(launch: Launch, timeout: float, about: Mapping[str, str]) -> dist.Store:
+def _meet(launch: Launch, timeout: float, about: Mapping[str, str]) -> Store:
     """Return the store that all processes share, when all are there and alike."""
     if launch.size == 1:
-        return dist.HashStore()
+        return HashStore()
     deadline = time.monotonic() + timeout
     where = f"{launch.address}:{launch.port}"
     try:
-        shared = dist.TCPStore(
+        shared = TCPStore(
             launch.address,
             launch.port,
             launch.size,
@@ -102,7 +103,7 @@ def _meet(launch: Launch, timeout: float, about: Mapping[str, str]) -> dist.Stor
             f"rank {launch.rank} cannot meet the others at {where} within {timeout:g} s"
             f" ({str(error).splitlines()[0]}); does rank 0 run there, and can it be reached?"
         ) from error
-    store = dist.PrefixStore(f"agentgym/{launch.attempt}", shared)
+    store = PrefixStore(f"agentgym/{launch.attempt}", shared)
     store.set(_key("here", launch.rank), json.dumps(dict(about)))
     missing = _missing(store, "here", range(launch.size), deadline)
     if missing:
@@ -129,7 +130,7 @@ def _compare(found: list[dict[str, str]]) -> None:
             )
 
 
-def _missing(store: dist.Store, what: str, ranks: Iterable[int], deadline: float) -> list[int]:
+def _missing(store: Store, what: str, ranks: Iterable[int], deadline: float) -> list[int]:
     """Return which ranks have not written something when time is up."""
     missing = list(ranks)
     while missing := [rank for rank in missing if not store.check([_key(what, rank)])]:
@@ -149,7 +150,7 @@ class _Farewell:
     they lost another.
     """
 
-    def __init__(self, store: dist.Store, launch: Launch) -> None:
+    def __init__(self, store: Store, launch: Launch) -> None:
         self._store, self._launch = store, launch
 
     def __enter__(self) -> None:

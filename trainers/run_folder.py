@@ -280,6 +280,28 @@ class RunFolder:
         return int(number), folder
 
 
+class BystanderFolder(RunFolder):
+    """A run's folder as a process has it that leaves all writing to another."""
+
+    def append_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Write nothing."""
+
+    def cut(self, step: int) -> None:
+        """Write nothing."""
+
+    def write_trajectories(self, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write nothing."""
+
+    def write_eval_trajectories(
+        self, step: int, lines: Sequence[Mapping[str, Any]], suite: str = ""
+    ) -> None:
+        """Write nothing."""
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int) -> Path:
+        """Write nothing, and return where the other writes."""
+        return self.path / "checkpoints" / step_name(step)
+
+
 _GO_ON = "the last checkpoint stands, make room and go on with --resume"
 
 

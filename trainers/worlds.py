@@ -54,3 +54,18 @@ def each_at_home(worlds: Sequence[World], play: PlayIn) -> Play:
         return groups, broken
 
     return everywhere
+
+
+def answers_at_home(worlds: Sequence[World], groups: Sequence[Group], seed: str) -> list[Group]:
+    """Return the groups with what each one's world says about gold answers, world by world.
+
+    Args:
+        worlds: Those that have no scorer leave their groups as they are.
+        groups: In the order in which :func:`each_at_home` returns them.
+        seed: Where the environments of their episodes had their seeds from.
+    """
+    scored: list[Group] = []
+    for world in worlds:
+        own = [group for group in groups if group.task in world.deck.tasks]
+        scored += own if world.answers is None else world.answers(own, world.pool, seed)
+    return scored

@@ -29,6 +29,9 @@ class FakeLearner:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.state = state
 
+    def publish(self) -> None:
+        pass
+
     def state_dict(self) -> dict[str, int]:
         return {"updates": 4}
 
