@@ -14,7 +14,7 @@ import typer
 
 from agentgym.cli_common import Host
 from agentgym.console import say
-from agentgym.door import LOOPBACK, open_door
+from agentgym.door import LOOPBACK, is_loopback, open_door
 
 app = typer.Typer(
     name="serve",
@@ -79,6 +79,13 @@ def serve(
         str, typer.Argument(help="Hugging Face folder or hub id, or a bundled model.")
     ],
     port: Port = 0,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            help="Address; another than this machine's needs $VLLM_API_KEY, and no training.",
+        ),
+    ] = LOOPBACK,
     replicas: Annotated[
         int, typer.Option("--replicas", min=1, help="Servers, each with the whole model.")
     ] = 1,
@@ -109,7 +116,7 @@ def serve(
 ) -> None:
     """Serve a model with vLLM to training on this machine, watched and started again."""
     from agentgym.policies.bundled import resolve_model
-    from agentgym.policies.serve_command import Served, ServeOptions
+    from agentgym.policies.serve_command import API_KEY, Served, ServeOptions
     from agentgym.policies.serve_many import ModelServers
 
     folder = resolve_model(model)
@@ -117,9 +124,11 @@ def serve(
         vllm=vllm,
         replicas=replicas,
         tensor_parallel=tensor_parallel,
+        host=host,
         port=port,
         arguments=tuple(argument or ()),
     )
+    options.refuse_open()
     path = log or Path("runs") / f"vllm-{uuid.uuid4().hex[:6]}.log"
     with TemporaryDirectory(prefix="agentgym-") as temporary:
         served = Served(
@@ -131,7 +140,12 @@ def serve(
         )
         with ModelServers(served, options, path, say) as servers:
             where, flags = (glue.join(servers.urls) for glue in (", ", " --server "))
-            say(f"{served.name} is served at {where}, for this machine only; ctrl-c ends it")
+            who = (
+                "this machine only"
+                if is_loopback(host)
+                else f"who has ${API_KEY}; it takes no weights"
+            )
+            say(f"{served.name} is served at {where}, for {who}; ctrl-c ends it")
             say(f"train with it: agentgym train --env ENV --model {model} --server {flags}")
             servers.wait()
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # Text of a game or a model is shown, never obeyed: a control character could recolour, clear or
 # retitle the terminal.
 _VISIBLE = {i: f"\\x{i:02x}" for i in (*range(32), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
+# Nor turned round: what changes the direction of text shows another text than there is. Halves of
+# characters, which JSON may carry, could not be written at all.
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE |= {i: f"\\u{i:04x}" for i in (*_TURNING, 0x2028, 0x2029, *range(0xD800, 0xE000))}
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -125,6 +129,7 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
         yield lambda what, done, total: say(f"{what}: {size(done)}") if done == total else None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     bars: dict[str, TaskID] = {}
@@ -133,7 +138,7 @@ def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
 
         def move(what: str, done: int, total: int | None) -> None:
             if what not in bars:
-                bars[what] = shown.add_task(what)
+                bars[what] = shown.add_task(escape(visible(what)))
             shown.update(bars[what], completed=done, total=total)
 
         yield move

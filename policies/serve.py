@@ -21,6 +21,7 @@ from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 
+from agentgym.door import LOOPBACK
 from agentgym.errors import ServerError
 from agentgym.files import make_folder
 from agentgym.policies import serve_guard
@@ -59,7 +60,7 @@ class ModelServer:
         restarts: How often it was started again.
 
     Raises:
-        UsageError: vLLM is not there.
+        UsageError: vLLM is not there, or it would be open to everybody.
         DataError: The log cannot be written.
     """
 
@@ -72,11 +73,13 @@ class ModelServer:
         name: str = "vLLM",
     ) -> None:
         port = options.port or _free_port()
-        self._command = command_line(find_vllm(options.vllm), served, port, options.flags)
-        self._environment = environment(served, options.devices)
+        options.refuse_open()
+        host = options.host
+        self._command = command_line(find_vllm(options.vllm), served, port, options.flags, host)
+        self._environment = environment(served, options.devices, host)
         self._patience, self._say, self._log, self._name = options.patience, say, log, name
         make_folder(log.parent)
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{LOOPBACK if host == '0.0.0.0' else host}:{port}"  # noqa: S104
         self.restarts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = Event()

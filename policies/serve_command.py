@@ -10,11 +10,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentgym.door import LOOPBACK, is_loopback
 from agentgym.errors import UsageError
 from agentgym.policies.serve_devices import VISIBLE, has_gpu
 
 VLLM = "AGENTGYM_VLLM"
 """The environment variable that says where vLLM is."""
+
+API_KEY = "VLLM_API_KEY"
+"""The environment variable that has the key, which vLLM reads by itself."""
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM makes room
@@ -33,8 +37,9 @@ class ServeOptions(BaseModel):
         replicas: How many servers; each has the whole model, and episodes are shared out.
         tensor_parallel: GPUs that the model is split over in each.
         devices: GPUs that they may have, as in CUDA_VISIBLE_DEVICES; none named are all visible.
-        port: Where the first listens, on this machine only, the others behind it; 0 takes free
-            ones.
+        host: Where they listen. On another address than this machine's own they ask for the key in
+            ``$VLLM_API_KEY``, and take no weights: what takes them is not behind the key.
+        port: Where the first listens, the others behind it; 0 takes free ones.
         patience: Seconds that each may take to become ready.
         arguments: More of vLLM's own arguments, as on its command line.
     """
@@ -45,9 +50,29 @@ class ServeOptions(BaseModel):
     replicas: int = Field(default=1, ge=1)
     tensor_parallel: int = Field(default=1, ge=1)
     devices: tuple[str, ...] = ()
+    host: str = LOOPBACK
     port: int = Field(default=0, ge=0, le=65535)
     patience: float = Field(default=900.0, gt=0)
     arguments: tuple[str, ...] = ()
+
+    def refuse_open(self) -> None:
+        """Refuse to listen for everybody, and to write a key down.
+
+        Raises:
+            UsageError: ``host`` is open to other machines and there is no key, or ``arguments``
+                name an address or a key.
+        """
+        for argument in self.arguments:
+            if argument.partition("=")[0].replace("_", "-") in ("--api-key", "--host"):
+                raise UsageError(
+                    f"{argument.partition('=')[0]} is none of vLLM's arguments that are passed on:"
+                    f" keys are written nowhere, set ${API_KEY}; the address is --host"
+                )
+        if not is_loopback(self.host) and not os.environ.get(API_KEY):
+            raise UsageError(
+                f"--host {self.host} is open to other machines, which needs a key in ${API_KEY}:"
+                f" export {API_KEY}=$(openssl rand -hex 16), for who asks it, too"
+            )
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -105,14 +130,18 @@ def find_vllm(asked: str | None) -> tuple[str, ...]:
 
 
 def command_line(
-    launcher: tuple[str, ...], served: Served, port: int, arguments: tuple[str, ...]
+    launcher: tuple[str, ...],
+    served: Served,
+    port: int,
+    arguments: tuple[str, ...],
+    host: str = LOOPBACK,
 ) -> list[str]:
     """Return the whole command.
 
     Log-probabilities are those after the temperature, as everywhere in this package.
     """
     line = [*launcher, *([served.model] if launcher[-1] == "serve" else ["--model", served.model])]
-    line += ["--served-model-name", served.name, "--host", "127.0.0.1", "--port", str(port)]
+    line += ["--served-model-name", served.name, "--host", host, "--port", str(port)]
     line += ["--dtype", served.dtype, "--logprobs-mode", "processed_logprobs"]
     if served.max_model_len is not None:
         line += ["--max-model-len", str(served.max_model_len)]
@@ -126,9 +155,14 @@ def command_line(
     return [*line, *arguments]
 
 
-def environment(served: Served, devices: tuple[str, ...] = ()) -> Mapping[str, str]:
-    """Return the environment: this one, leave to take weights, and GPUs, where any are named."""
-    more = {"VLLM_SERVER_DEV_MODE": "1"}
+def environment(
+    served: Served, devices: tuple[str, ...] = (), host: str = LOOPBACK
+) -> Mapping[str, str]:
+    """Return the environment: this one, leave to take weights, and GPUs, where any are named.
+
+    vLLM's key guards the addresses below ``/v1`` alone, so who listens for others takes no weights.
+    """
+    more = {"VLLM_SERVER_DEV_MODE": "1" if is_loopback(host) else "0"}
     if devices:
         more[VISIBLE] = ",".join(devices)
     if served.lora_rank is not None:

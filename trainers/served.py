@@ -57,6 +57,7 @@ class Serving:
             )
         if self.serve is not None:
             find_vllm(self.serve.vllm)
+            self.serve.refuse_open()
             slices(self.serve.devices, self.serve.replicas, self.serve.tensor_parallel)
         way_of(self.server.sync, adapter=self.lora_rank is not None)
 

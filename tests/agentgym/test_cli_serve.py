@@ -58,3 +58,23 @@ def test_a_shop_that_there_is_not_is_refused(
     ran = agentgym("envs", "serve", "webshop", *arguments)
     assert ran.code == 2
     assert message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [
+        (("envs", "serve", "webshop"), "AGENTGYM_TOKEN"),
+        (("envs", "serve", "search"), "AGENTGYM_TOKEN"),
+        (("serve", "alfworld-tiny"), "VLLM_API_KEY"),
+    ],
+)
+def test_nothing_is_served_to_other_machines_without_a_secret(
+    agentgym: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    variable: str,
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    ran = agentgym(*command, "--host", "0.0.0.0", "--port", "0")
+    assert ran.code == 2
+    assert f"${variable}" in ran.err

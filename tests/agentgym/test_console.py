@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from agentgym.console import in_columns, plain_table, progress, say, say_table, spark, warn
+from agentgym.console import in_columns, plain_table, progress, say, say_table, spark, visible, warn
 
 
 class Terminal(io.StringIO):
@@ -19,6 +19,14 @@ def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == "a\\x1b[31mred\\x07\\x0d\\x9b2J\tb\nc ä\n"
     assert err == "\\x1b]0;title\\x07\n"
+
+
+def test_text_is_not_turned_round_and_halves_of_characters_are_written() -> None:
+    raw = io.BytesIO()
+    terminal = io.TextIOWrapper(raw, encoding="utf-8")
+    terminal.write(visible("a\u202eb\u2066c\ud800d\u2028e\udcff שלום 😀"))
+    terminal.flush()
+    assert raw.getvalue().decode() == "a\\u202eb\\u2066c\\ud800d\\u2028e\\udcff שלום 😀"
 
 
 def test_a_table_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:

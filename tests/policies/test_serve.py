@@ -16,7 +16,13 @@ import pytest
 from agentgym.errors import DataError, ServerError, UsageError
 from agentgym.policies import serve, serve_command
 from agentgym.policies.serve import ModelServer
-from agentgym.policies.serve_command import Served, ServeOptions, command_line, find_vllm
+from agentgym.policies.serve_command import (
+    Served,
+    ServeOptions,
+    command_line,
+    environment,
+    find_vllm,
+)
 from agentgym.policies.serve_devices import visible_devices
 from agentgym.policies.serve_many import ModelServers
 
@@ -298,6 +304,32 @@ def test_the_command_line_asks_for_what_training_needs(monkeypatch):
     plain = command_line(("py", "-m", "module"), Served(model="DIR", name="tiny"), 1, ())
     assert plain[:5] == ["py", "-m", "module", "--model", "DIR"]
     assert "--enable-lora" not in plain
+
+
+def test_a_server_for_other_machines_needs_a_key_and_takes_no_weights(monkeypatch):
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    ServeOptions().refuse_open()
+    wide = ServeOptions(host="0.0.0.0")
+    with pytest.raises(UsageError, match=r"needs a key in \$VLLM_API_KEY"):
+        wide.refuse_open()
+    monkeypatch.setenv("VLLM_API_KEY", "a secret of mine")
+    wide.refuse_open()
+    served = Served(model="DIR", name="tiny")
+    line = command_line(("vllm", "serve"), served, 1, (), wide.host)
+    assert line[line.index("--host") + 1] == "0.0.0.0"
+    assert "a secret of mine" not in " ".join(line)
+    # What takes weights is at /collective_rpc, which vLLM's key does not guard.
+    assert environment(served, (), wide.host)["VLLM_SERVER_DEV_MODE"] == "0"
+    assert environment(served)["VLLM_SERVER_DEV_MODE"] == "1"
+
+
+@pytest.mark.parametrize("argument", ["--api-key", "--api-key=x", "--api_key=x", "--host=0.0.0.0"])
+def test_a_key_among_the_arguments_is_refused_and_not_repeated(argument):
+    options = ServeOptions(arguments=("--seed=1", argument, "hunter2"))
+    with pytest.raises(UsageError, match="is none of vLLM's arguments that are passed") as refused:
+        options.refuse_open()
+    assert "hunter2" not in str(refused.value)
+    assert "=x" not in str(refused.value)
 
 
 def test_a_server_on_a_cpu_reads_no_prompt_in_pieces(monkeypatch):
