@@ -20,6 +20,7 @@ import transformers
 from torch import nn
 
 from agentgym import __version__
+from agentgym.budget import foretell
 from agentgym.config import Config, load
 from agentgym.envs.registry import env_of_suite
 from agentgym.errors import DataError, UsageError
@@ -29,6 +30,7 @@ from agentgym.models import check_context
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
+from agentgym.policies.peek import peek
 from agentgym.policies.serve_command import find_vllm
 from agentgym.provenance import commit
 from agentgym.results import Evaluation, has_results, read_results, write_results
@@ -96,11 +98,11 @@ def resumed_config(folder: Path) -> Config:
 def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     """Return the resolved configuration and what a run would do, without doing it.
 
-    The model itself is not loaded: what it lacks, or cannot read, only the run finds.
+    The weights are not loaded: what they lack only the run finds.
 
     Raises:
-        AgentGymError: Folder, method, suites or task types do not fit, or no model has that name;
-            the same error as the run's.
+        AgentGymError: Folder, method, suites, task types, model, its tokenizer or the context do
+            not fit; the same error as the run's.
     """
     latest = RunFolder.open(folder).latest_checkpoint() if resume else RunFolder.refuse(folder)
     method = _method(config)
@@ -108,6 +110,7 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
     episodes = config.rollout.tasks_per_step * config.rollout.group_size
     serving = _serving(config)
     serving.check()
+    budget = foretell(config, peek(resolve_model(config.policy.model)))
     return [
         *config.to_toml().splitlines(),
         "",
@@ -118,6 +121,7 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
         f"would measure {config.eval.tasks} tasks of {' and of '.join(config.eval.suites)}"
         " before and after",
         f"would sample {_where(serving)}",
+        *budget,
     ]
 
 

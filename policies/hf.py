@@ -20,7 +20,13 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from agentgym.errors import DataError, UsageError
@@ -84,7 +90,7 @@ class HFPolicy:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.version = version
-        self.max_context = _max_context(model)
+        self.max_context = max_context_of(model.config)
         self.spent = Spent()
         self._prefill_tokens = prefill_tokens
         self._keep = keep
@@ -347,17 +353,26 @@ def load_model(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     Raises:
         DataError: There is no such model, or it is incomplete; in one line.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise DataError(f"{folder} is no model folder: it has no config.json")
-        if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
-            raise DataError(f"the model folder {folder} has no weights (*.safetensors or *.bin)")
+    check_folder(Path(name))
     disable_progress_bar()  # type: ignore[no-untyped-call] # a model is loaded in a blink
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"cannot load the model {name}: {_first_line(error)}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is there and holds no model; what is no folder may be a hub id.
+
+    Raises:
+        DataError: The configuration or the weights are missing.
+    """
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").exists():
+        raise DataError(f"{folder} is no model folder: it has no config.json")
+    if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
+        raise DataError(f"the model folder {folder} has no weights (*.safetensors or *.bin)")
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -380,8 +395,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _max_context(model: PreTrainedModel) -> int:
-    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def max_context_of(config: PreTrainedConfig) -> int:
+    """Return how many tokens a model of this configuration reads."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(found) if found else 2**31  # state-space models have no positions to run out of
 
 

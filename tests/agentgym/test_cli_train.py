@@ -38,7 +38,10 @@ def test_flags_and_settings_overrule_the_recipe(agentgym) -> None:
 
 def test_a_recipe_may_leave_the_method_to_its_default(agentgym, tmp_path: Path) -> None:
     recipe = tmp_path / "own.toml"
-    recipe.write_text('[env]\nsuite = "corridor/train"\n[eval]\nsuite = "corridor/test"\n')
+    recipe.write_text(
+        '[env]\nsuite = "corridor/train"\n[eval]\nsuite = "corridor/test"\n'
+        "[policy.sampling]\nmax_context = 2048\nmax_tokens = 16\n"
+    )
     code, out, _ = agentgym("train", "--recipe", recipe, "--dry-run")
     assert code == 0
     assert "method grpo on corridor/train, run folder runs" in out
