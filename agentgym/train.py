@@ -120,8 +120,8 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
         f" episodes on {suites.tasks} tasks",
         f"would measure {config.eval.tasks} tasks of {' and of '.join(config.eval.suites)}"
         " before and after",
-        f"would sample {_where(serving)}",
         *budget,
+        f"would sample {_where(serving)}",
     ]
 
 
