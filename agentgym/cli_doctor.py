@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentgym import cli_plan
 from agentgym.console import say
 from agentgym.errors import AgentGymError
 
@@ -25,8 +26,36 @@ def doctor(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Where runs would be written.")
     ] = Path("runs"),
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say whether a run would fit on GPUs, in place of that.")
+    ] = False,
+    recipe: cli_plan.Recipe = None,
+    set_: cli_plan.Set = None,
+    model: cli_plan.Model = None,
+    parameters: cli_plan.Parameters = None,
+    layers: cli_plan.Layers = None,
+    hidden: cli_plan.Hidden = None,
+    heads: cli_plan.Heads = None,
+    kv_heads: cli_plan.KvHeads = None,
+    vocab: cli_plan.Vocab = None,
+    intermediate: cli_plan.Intermediate = None,
+    tied: cli_plan.Tied = False,
+    context: cli_plan.Context = None,
+    group_size: cli_plan.GroupSize = None,
+    gpus: cli_plan.Gpus = 1,
+    gpu_memory: cli_plan.GpuMemory = 80.0,
+    serving_gpus: cli_plan.ServingGpus = None,
+    share: cli_plan.Share = False,
+    tensor_parallel: cli_plan.TensorParallel = 1,
 ) -> None:
     """Look at all that a run needs here, and say what mends it; exit 1 if a run would not start."""
+    stated = cli_plan.Stated(parameters, layers, hidden, heads, kv_heads, vocab, intermediate, tied)
+    asked = cli_plan.Asked(recipe, tuple(set_ or ()), model, stated, context, group_size)
+    gear = cli_plan.Gear(gpus, gpu_memory, serving_gpus, share, tensor_parallel)
+    if plan:
+        cli_plan.show_plan(env or (), asked, gear)
+        return
+    cli_plan.refuse_without_plan(asked, gear)
     from agentgym.doctor import default_envs, diagnose
     from agentgym.envs.registry import env_class, env_names
 
