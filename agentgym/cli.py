@@ -56,11 +56,7 @@ app.command("serve", epilog="Example: agentgym serve alfworld-tiny")(cli_serve.s
 app.command("plot", epilog="Example: agentgym plot runs/seed-0 runs/seed-1 -o curves")(
     cli_plot.plot
 )
-app.command(
-    "doctor",
-    epilog="Examples: agentgym doctor --env alfworld; agentgym doctor --plan --env scienceworld"
-    " --recipe paper --gpus 6 --serving-gpus 2 --set parallel.weights=sharded",
-)(cli_doctor.doctor)
+app.command("doctor", epilog="Example: agentgym doctor --env alfworld")(cli_doctor.doctor)
 app.command("view", epilog="Example: agentgym view runs/seed-0 --export report.html")(cli_view.view)
 
 

@@ -27,7 +27,12 @@ def doctor(
         Path, typer.Option("-o", "--output", help="Where runs would be written.")
     ] = Path("runs"),
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say whether a run would fit on GPUs, in place of that.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Say instead whether a run would fit on GPUs:"
+            " agentgym doctor --plan --env alfworld --recipe paper --gpus 2 --serving-gpus 1",
+        ),
     ] = False,
     recipe: cli_plan.Recipe = None,
     set_: cli_plan.Set = None,
