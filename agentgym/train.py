@@ -169,6 +169,8 @@ def run_training(
         folder, checkpoint = ranks.by_first(
             partial(_enter, folder, stack, serving, reporter.say, resume=resume)
         )
+        if ranks.size > 1:
+            reporter.say(f"processes: {ranks.size}, weights {config.parallel.weights}")
         trainee = _trainee(config, checkpoint, ranks)
         policy, scripts, learner = trainee.policy, trainee.scripts, trainee.learner
         method, done = trainee.method, trainee.done

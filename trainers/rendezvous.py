@@ -75,7 +75,7 @@ def _take_gpu(device: torch.device, launch: Launch) -> None:
     if launch.local_rank >= count:
         raise UsageError(
             f"rank {launch.rank} is process {launch.local_rank} of its host, counted from 0, and"
-            f" the host has {count} GPUs; start one process a GPU, or use --cpu"
+            f" the host has {count} GPUs; start one process a GPU"
         )
     torch.cuda.set_device(device)
 
@@ -87,22 +87,26 @@ def _meet(launch: Launch, timeout: float, about: Mapping[str, str]) -> Store:
     """Return the store that all processes share, when all are there and alike."""
     if launch.size == 1:
         return HashStore()
-    deadline = time.monotonic() + timeout
     where = f"{launch.address}:{launch.port}"
     try:
-        shared = TCPStore(
-            launch.address,
-            launch.port,
-            launch.size,
-            is_master=launch.rank == 0 and not launch.agent,
-            timeout=timedelta(seconds=timeout),
-            wait_for_workers=False,
-        )
+        return _met(launch, timeout, about, where)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         raise LostRankError(
             f"rank {launch.rank} cannot meet the others at {where} within {timeout:g} s"
             f" ({str(error).splitlines()[0]}); does rank 0 run there, and can it be reached?"
         ) from error
+
+
+def _met(launch: Launch, timeout: float, about: Mapping[str, str], where: str) -> Store:
+    deadline = time.monotonic() + timeout
+    shared = TCPStore(
+        launch.address,
+        launch.port,
+        launch.size,
+        is_master=_has_store(launch),
+        timeout=timedelta(seconds=timeout),
+        wait_for_workers=False,
+    )
     store = PrefixStore(f"agentgym/{launch.attempt}", shared)
     store.set(_key("here", launch.rank), json.dumps(dict(about)))
     missing = _missing(store, "here", range(launch.size), deadline)
@@ -111,8 +115,16 @@ def _meet(launch: Launch, timeout: float, about: Mapping[str, str]) -> Store:
             f"{_named(missing)} of {launch.size} did not come to {where} within {timeout:g} s"
             " (parallel.join_timeout); start all, with the same address and number of processes"
         )
-    _compare([json.loads(store.get(_key("here", rank))) for rank in range(launch.size)])
+    found = [json.loads(store.get(_key("here", rank))) for rank in range(launch.size)]
+    store.set(_key("read", launch.rank), "")
+    if _has_store(launch):  # which ends with this process, and the others are to read it too
+        _missing(store, "read", range(launch.size), time.monotonic() + PATIENCE_S)
+    _compare(found)
     return store
+
+
+def _has_store(launch: Launch) -> bool:
+    return launch.is_first and not launch.agent
 
 
 def _compare(found: list[dict[str, str]]) -> None:
@@ -169,7 +181,7 @@ class _Farewell:
             self._store.set(_key("end", self._launch.rank), _LOST if lost else _told(error))
             others = [rank for rank in range(self._launch.size) if rank != self._launch.rank]
             missing: list[int] = []
-            if lost or (self._launch.is_first and not self._launch.agent):  # who has the store
+            if lost or _has_store(self._launch):  # which ends with this process
                 missing = _missing(self._store, "end", others, time.monotonic() + PATIENCE_S)
             if lost:
                 raise LostRankError(self._why(others, missing)) from error

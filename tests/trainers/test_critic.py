@@ -107,3 +107,10 @@ def test_the_explained_variance_is_1_of_the_returns_0_of_a_constant(two_groups) 
         batch = two_groups.with_(value_BT=value, value_target_BT=target)
         # of -R: var(2 R) / var(R) = 4
         assert value_metrics(batch)["critic/explained_variance"] == pytest.approx(expected)
+
+
+def test_a_value_that_moved_less_than_the_clip_is_not_held_whatever_rounding_says() -> None:
+    # 0.3 - 0.1 + 0.1 is not 0.3 to the bit, and both losses differ in their last digits.
+    value, old, target = (torch.rand(1000, dtype=torch.float64) for _ in range(3))
+    _, held = value_loss(value, old, target, clip=1.0)
+    assert not held.any()
