@@ -173,6 +173,11 @@ def read_recipe(env: str, name: str) -> dict[str, Any]:
     """
     if env not in env_names():
         raise unknown("environment", env, env_names())
+    if not recipe_names(env):
+        raise UsageError(
+            f"{env} has no recipe; write one (docs/train.md tells what is in it) and give it:"
+            " --recipe FILE.toml"
+        )
     if name not in recipe_names(env):
         raise unknown(f"recipe for {env} (or path of a .toml file)", name, recipe_names(env))
     return tomllib.loads((RECIPES / f"{env}-{name}.toml").read_text(encoding="utf-8"))

@@ -117,7 +117,7 @@ def open_own_server(
     with ModelServers(served, serve, log, say) as running:
         server = ServerOptions(urls=running.urls, model=served.name)
         with open_served(name, env, server, context) as model:
-            yield replace(model, weights=_digest(folder), endpoint=None)
+            yield replace(model, weights=folder_digest(folder), endpoint=None)
 
 
 def _fitting(name: str, policy: Any, sampling: SamplingOptions | None) -> SamplingOptions:
@@ -143,10 +143,10 @@ def _refuse_run(folder: Path) -> None:
 
 def _weights(name: str, policy: Any) -> str | None:
     """Return SHA-256 over what a model folder loads, or the commit of a model of the hub."""
-    return _digest(resolve_model(name)) or getattr(policy.model.config, "_commit_hash", None)
+    return folder_digest(resolve_model(name)) or getattr(policy.model.config, "_commit_hash", None)
 
 
-def _digest(model: str) -> str | None:
+def folder_digest(model: str) -> str | None:
     """Return SHA-256 over what a model folder loads; None of a model of the hub."""
     folder = Path(model)
     if not folder.is_dir():

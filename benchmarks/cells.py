@@ -3,7 +3,8 @@
 A cell is trained from a recipe with what the arm adds to it. Then its last checkpoint plays a whole
 suite of held-out tasks, at the recipe's temperature of evaluations and with its limits.
 A cell that is done is not done again; one that was cut off goes on from its last checkpoint. No
-checkpoint is chosen by anything: the last one counts.
+checkpoint is chosen by anything: the last one counts. What another version of the bundled model
+began is never counted: it is refused by name.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from agentgym.config import Config, load, read_recipe
 from agentgym.curves import curve
+from agentgym.models import folder_digest
+from agentgym.policies.bundled import resolve_model
 from agentgym.run_files import open_run
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom
@@ -54,16 +58,44 @@ class Cell:
         return self.folder / "run"
 
     @property
+    def results(self) -> Path:
+        """What it measured."""
+        return self.folder / "panel" / "results.json"
+
+    @property
+    def told_weights(self) -> Path:
+        """The file that says which weights its training began with."""
+        return self.folder / "began-with.txt"
+
+    @property
+    def weights(self) -> str | None:
+        """SHA-256 of the model that it began with, as it was; None where nothing says so."""
+        if self.arm is None and self.results.exists():
+            return str(json.loads(self.results.read_text())["protocol"]["weights"])
+        return self.told_weights.read_text().strip() if self.told_weights.exists() else None
+
+    @property
     def is_done(self) -> bool:
-        """Whether it was trained and measured to its end."""
-        return (self.folder / "panel" / "results.json").exists()
+        """Whether it was trained and measured to its end, from the present model."""
+        return self.results.exists() and self.weights == present_weights(self.env)
 
     @property
     def success(self) -> float:
         """Success on the held-out suite, of a cell that is done."""
-        results = json.loads((self.folder / "panel" / "results.json").read_text())
-        rate = results["summary"]["success"]
+        rate = json.loads(self.results.read_text())["summary"]["success"]
         return float(rate["won"] / rate["episodes"])
+
+
+@cache
+def recipe_of(env: str) -> Config:
+    """Return the recipe that every cell of an environment has."""
+    return load([read_recipe(env, "laptop")])
+
+
+@cache
+def present_weights(env: str) -> str | None:
+    """Return SHA-256 of the model that cells of an environment begin with, as it is now."""
+    return folder_digest(resolve_model(recipe_of(env).policy.model))
 
 
 def do_all(cells: Sequence[Cell], jobs: int) -> None:
@@ -76,15 +108,28 @@ def do_all(cells: Sequence[Cell], jobs: int) -> None:
 def do(cell: Cell) -> str:
     """Train and measure one cell, unless that is done; return a line about it."""
     if not cell.is_done:
-        recipe = load([read_recipe(cell.env, "laptop")])
+        _refuse_another_model(cell)
+        recipe = recipe_of(cell.env)
         model = recipe.policy.model if cell.arm is None else _train(cell)
         _measure(cell, recipe, model)
     return f"{cell.env}, {cell.name}, seed {cell.seed}: {cell.success:.3f}"
 
 
+def _refuse_another_model(cell: Cell) -> None:
+    begun, present = cell.run.exists() or cell.results.exists(), present_weights(cell.env)
+    if begun and cell.weights != present:
+        raise SystemExit(
+            f"{cell.folder} began with weights {cell.weights or 'that nothing tells'}, and"
+            f" {recipe_of(cell.env).policy.model} has {present} now; take another --folder, or"
+            f" remove this one. If they were these, write that number into {cell.told_weights}"
+        )
+
+
 def _train(cell: Cell) -> str:
     """Train to the end, from the last checkpoint if there is one; return the model's folder."""
     if not cell.run.exists():
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        cell.told_weights.write_text(f"{present_weights(cell.env)}\n")
         begin = ["--env", cell.env, *(cell.arm or []), "--seed", str(cell.seed)]
         _agentgym("train", *begin, "--output", str(cell.run))
     elif not _is_trained(cell.run):

@@ -4,7 +4,8 @@
     python benchmarks/panels.py --write    # and write panels.md beside this file
 
 Each cell is one ``agentgym eval`` into a folder of its own, so a run that was interrupted goes on
-where it was. Chance and expert play every task of a panel; a model plays the first 100.
+where it was; what another version of a model played is refused by name. Chance and expert play
+every task of a panel; a model plays the first 100.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentgym.console import markdown_table
+from agentgym.models import folder_digest
+from agentgym.policies.bundled import resolve_model
 from agentgym.results import Evaluation, read_results
 
 PANELS = {
@@ -69,6 +72,7 @@ def main() -> None:
             command = [sys.executable, "-m", "agentgym", "eval", "--suite", suite, *words]
             subprocess.run([*command, "-o", str(folder)], check=True)
         last = read_results(folder)
+        refuse_another_model(folder, who, last)
         rows.append(row(suite, who, last))
     columns = ("panel", "policy", "options", "at most", "tasks", "success", "95 % interval",
                "score", "turns", "valid", "admissible", "ended by")  # fmt: skip
@@ -78,6 +82,18 @@ def main() -> None:
         text = f"# Held-out panels\n\n{NOTES}\n```\npython benchmarks/panels.py --write\n```\n\n"
         text += f"{table}\n\nRecorded with agentgym {last.protocol.agentgym}.\n"
         Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+def refuse_another_model(folder: Path, who: str, evaluation: Evaluation) -> None:
+    """Refuse what weights played that the model of that name has no more."""
+    played, present = evaluation.protocol.weights, None
+    if who in PANELS.values():
+        present = folder_digest(resolve_model(who))
+    if played != present:
+        raise SystemExit(
+            f"{folder} was played by weights {played}, and {who} has {present} now; remove it, and"
+            " it is played again"
+        )
 
 
 def row(suite: str, who: str, evaluation: Evaluation) -> tuple[str, ...]:

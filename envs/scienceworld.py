@@ -31,6 +31,7 @@ SIMPLIFICATIONS = (
 )
 _NO_ELECTRICITY = "noElectricalAction"
 
+_GOLD: dict[Variation, tuple[str, ...]] = {}  # of what was asked for; under a kilobyte each
 _HEALINGS = 2  # how often one action is done again after its Java process was lost
 
 T = TypeVar("T")
@@ -73,7 +74,6 @@ class ScienceWorldEnv(TextEnv):
         self._shown = actions
         self._simplifications = _checked(simplifications)
         self._simulator: IsolatedSimulator | None = None
-        self._gold: dict[str, tuple[str, ...]] = {}
         super().__init__(suite, max_turns)
 
     @classmethod
@@ -124,11 +124,12 @@ class ScienceWorldEnv(TextEnv):
     def expert(self) -> str | None:
         """Return the next action of the simulator's gold path; None once it has been left.
 
-        The path is made at the first call in a task, which takes seconds, and kept.
+        The path is made at the first call in a task, which takes seconds, and kept for all
+        environments of this process.
         """
         if self._over or self._game.over:
             return None
-        gold = self._gold.get(self._id) or self._healing(self._make_gold)
+        gold = _GOLD.get(self._variation) or self._healing(self._make_gold)
         done = len(self._played)
         return gold[done] if list(gold[:done]) == self._played and done < len(gold) else None
 
@@ -165,7 +166,7 @@ class ScienceWorldEnv(TextEnv):
     def _make_gold(self) -> tuple[str, ...]:
         assert self._simulator is not None, "an episode has a simulator"
         gold = gold_path(self._simulator, self._variation)
-        self._gold[self._id] = gold
+        _GOLD[self._variation] = gold
         self._replay()  # the planner has played in the same simulator
         return gold
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 
@@ -49,9 +49,3 @@ class Facts:
     def subjects(self, relation: str, value: str) -> Collection[str]:
         """Return all subjects that have this object."""
         return self._subjects.get((relation, value), ())
-
-    def triples(self) -> Iterator[tuple[str, str, str]]:
-        """Yield every fact as subject, relation and object."""
-        for subject, known in self._about.items():
-            for relation, value in known.items():
-                yield subject, relation, value

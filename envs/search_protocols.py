@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agentgym.envs.search_data import Article
-from agentgym.envs.search_rewards import boxed
 from agentgym.errors import unknown
 
 Cut = Callable[[str], str]
@@ -188,6 +187,20 @@ class ARPO(Protocol):
 
     def _wrap(self, text: str) -> str:
         return f"<result>\n{text}\n</result>"
+
+
+def boxed(text: str) -> str | None:
+    r"""Return what stands in the last ``\boxed{}`` of a text, braces counted; None without."""
+    begin = text.rfind(r"\boxed{")
+    if begin < 0:
+        return None
+    begin += len(r"\boxed{")
+    depth = 1
+    for position, letter in enumerate(text[begin:], begin):
+        depth += (letter == "{") - (letter == "}")
+        if depth == 0:
+            return text[begin:position]
+    return None
 
 
 PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (SearchR1(), ToolCall(), ARPO())}

@@ -33,7 +33,6 @@ class Product:
     query: str  # the search that found it, lower case: products of one query are alike
     category: tuple[str, ...]  # the path, from the root; two common parts make products alike
     nouns: tuple[str, ...]  # of the title, lower case, repeated as often as they occur
-    image: str = ""  # address of its picture
 
 
 @dataclass(frozen=True, slots=True)

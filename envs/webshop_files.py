@@ -61,7 +61,6 @@ def read_products(
                 query=_text(record, "query").lower().strip(),
                 category=tuple(map(str.strip, _text(record, "product_category").split(_PATH_MARK))),
                 nouns=tuple(nouns.get(asin, ())),
-                image=str(record["images"][0]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise DataError(

@@ -24,7 +24,7 @@ _PRODUCTS_KEPT = 4096
 
 def stored_folder(data: Path) -> Path:
     """Return the folder of the stored shop; another layout would have another name."""
-    return data / "full_shop_1"
+    return data / "full_shop_2"
 
 
 def store(products: Iterable[Product], folder: Path) -> None:

@@ -200,34 +200,54 @@ def expert_plans(
 ) -> list[list[str | None]]:
     """Return what the expert would do from each turn on to the end, one action a line.
 
-    Each turn is restored from the episode's actions and played to its end by the expert. Where the
-    expert is lost, as one with a fixed path is off it, the last plan that it had still stands. None
-    where it never had one, or where its plan does not end in the turns that are left: half a plan
-    is another answer.
+    Each turn is restored from the episode's actions and played to its end by the expert, once for
+    all episodes that began alike. Where the expert is lost, as one with a fixed path is off it, the
+    last plan that it had still stands. None where it never had one, or where its plan does not end
+    in the turns that are left: half a plan is another answer.
 
     Args:
         trajectories: The episodes.
         pool: Where they were played.
         seed: Where their environments' seeds came from.
     """
+    asked = [_before_turns(trajectory, seed) for trajectory in trajectories]
+    plans = asyncio.run(_plans(asked, pool))
+    return [_standing([plans[start] for start in starts]) for starts in asked]
 
-    async def plans(trajectory: Trajectory) -> list[str | None]:
-        actions = tuple(turn.action for turn in trajectory.turns)
-        task = trajectory.key.task
-        start = Snapshot(trajectory.suite, task, env_seed(seed, task), ())
-        known: str | None = None
-        found: list[str | None] = []
+
+def _before_turns(trajectory: Trajectory, seed: str) -> list[Snapshot]:
+    """Return what brings an episode back to before each of its turns."""
+    actions = tuple(turn.action for turn in trajectory.turns)
+    task = trajectory.key.task
+    first = Snapshot(trajectory.suite, task, env_seed(seed, task), ())
+    return [replace(first, actions=actions[:turn]) for turn in range(len(actions))]
+
+
+async def _plans(
+    asked: Sequence[Sequence[Snapshot]], pool: WorkerPool
+) -> dict[Snapshot, str | None]:
+    """Return the plan of each start; an episode takes a worker for those that no other took."""
+    found: dict[Snapshot, str | None] = {}
+
+    async def look(starts: Sequence[Snapshot]) -> None:
         async with pool.worker() as worker:
-            for turn in range(len(actions)):
-                plan = await _remaining_plan(worker, replace(start, actions=actions[:turn]))
-                known = known if plan == LOST else plan
-                found.append(known)
-        return found
+            for start in starts:
+                if start not in found:
+                    found[start] = None  # until it is known
+                    found[start] = await _remaining_plan(worker, start)
 
-    async def all_plans() -> list[list[str | None]]:
-        return list(await asyncio.gather(*(plans(trajectory) for trajectory in trajectories)))
+    await asyncio.gather(*(look(starts) for starts in asked))
+    return found
 
-    return asyncio.run(all_plans())
+
+def _standing(plans: Sequence[str | None]) -> list[str | None]:
+    """Return a plan before each turn: the last one there was, where the expert is lost."""
+    standing: list[str | None] = []
+    last: str | None = None
+    for plan in plans:
+        last = last if plan == LOST else plan
+        standing.append(last)
+    return standing
 
 
 async def _remaining_plan(worker: Worker, start: Snapshot) -> str | None:

@@ -130,6 +130,8 @@ def test_unknown_environments_and_recipes_are_refused() -> None:
         read_recipe("alfword", "paper")
     with pytest.raises(UsageError, match="did you mean laptop"):
         read_recipe("alfworld", "labtop")
+    with pytest.raises(UsageError, match=r"corridor has no recipe; .* --recipe FILE.toml"):
+        read_recipe("corridor", "laptop")
 
 
 def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path) -> None:

@@ -64,7 +64,6 @@ def webshop_product(asin: str, name: str, **fields: object) -> dict[str, object]
         "full_description": "",
         "small_description": [""],
         "pricing": "$10.99",
-        "images": ["https://example.com/mug.jpg"],
         "customization_options": "",
         "brand": "none",
     } | fields

@@ -34,6 +34,19 @@ def env(opened: ScienceWorldEnv) -> ScienceWorldEnv:
     return opened
 
 
+def listen_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[object, ...]]]:
+    """Return a list of what simulators are asked from now on, with what follows a task's name."""
+    asked = []
+    ask = IsolatedSimulator.ask
+
+    def listen(simulator: IsolatedSimulator, method: str, *arguments: object) -> object:
+        asked.append((method, arguments[3:]))
+        return ask(simulator, method, *arguments)
+
+    monkeypatch.setattr(IsolatedSimulator, "ask", listen)
+    return asked
+
+
 # Scores ---------------------------------------------------------------------------------------
 
 
@@ -57,6 +70,18 @@ def test_an_expert_who_was_not_followed_knows_no_action(env: ScienceWorldEnv) ->
     assert env.expert() is None
     env.reset(seed=0, options={"task": FIND})
     assert env.expert() == first
+
+
+def test_an_expert_looks_for_its_path_once_for_all_environments(
+    env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = env.expert()
+    asked = listen_in(monkeypatch)
+    other = ScienceWorldEnv("scienceworld/short-train")
+    other.reset(seed=0, options={"task": FIND})
+    assert other.expert() == first
+    assert "getGoldActionSequence" not in dict(asked)
+    other.close()
 
 
 def test_a_wrong_choice_fails_the_task_and_ends_the_episode(env: ScienceWorldEnv) -> None:
@@ -171,14 +196,7 @@ def test_easy_opens_doors_and_no_containers(env: ScienceWorldEnv) -> None:
 def test_a_step_lists_no_valid_actions_and_makes_no_plan(
     env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    ask = IsolatedSimulator.ask
-
-    def listen(simulator: IsolatedSimulator, method: str, *arguments: object) -> object:
-        asked.append((method, arguments[3:]))
-        return ask(simulator, method, *arguments)
-
-    monkeypatch.setattr(IsolatedSimulator, "ask", listen)
+    asked = listen_in(monkeypatch)
     env.reset(seed=0, options={"task": "find-plant/0"})
     env.step("look around")
     assert ("load", (False,)) in asked  # without a gold path

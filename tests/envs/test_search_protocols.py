@@ -9,7 +9,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from agentgym.envs.search_cut import cut_by_estimate, cut_by_tokenizer
 from agentgym.envs.search_data import Article
-from agentgym.envs.search_protocols import PROTOCOLS, Answer, Misread, Search, protocol_of
+from agentgym.envs.search_protocols import (
+    PROTOCOLS,
+    Answer,
+    Misread,
+    Search,
+    boxed,
+    protocol_of,
+)
 from agentgym.errors import DataError, UsageError
 
 TOWER = Article("1", "Eiffel Tower", "It stands in Paris.")
@@ -68,6 +75,12 @@ def test_tool_calls_are_read_as_json(call, expected):
 def test_a_tool_call_that_is_no_json_is_misread(content):
     read = PROTOCOLS["tool_call"].read(f"<tool_call>{content}</tool_call>")
     assert read == Misread("the tool call is no JSON")
+
+
+def test_boxed_counts_braces_and_takes_the_last():
+    assert boxed(r"\boxed{a} and \boxed{\frac{1}{2}} end") == r"\frac{1}{2}"
+    assert boxed(r"\boxed{never closed") is None
+    assert boxed("nothing") is None
 
 
 def test_arpo_answers_with_what_is_boxed_and_has_no_python():

@@ -36,7 +36,7 @@ from agentgym.trainers.method import Need
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.tiny import train_tokenizer
-from agentgym.types import EnvSpec, Group, Key, Row, Stop, Trajectory, Turn
+from agentgym.types import EnvSpec, Group, Key, Row, Snapshot, Stop, Trajectory, Turn
 from agentgym.workers import WorkerPool
 
 ANSWER = WrittenAnswer((4, 9, 2), 1)
@@ -194,6 +194,21 @@ def test_a_lost_expert_has_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CorridorEnv, "expert", lambda self: None)
     with closing(WorkerPool(EnvSpec("corridor", {"suite": "corridor/train"}))) as pool:
         assert expert_plans([corridor_episode("red", "red")], pool, "0:1") == [[None, None]]
+
+
+def test_what_episodes_have_in_common_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored, restore = [], CorridorEnv.restore
+
+    def listen(self: CorridorEnv, snapshot: Snapshot) -> object:
+        restored.append(snapshot.actions)
+        return restore(self, snapshot)
+
+    monkeypatch.setattr(CorridorEnv, "restore", listen)
+    with closing(WorkerPool(EnvSpec("corridor", {"suite": "corridor/train"}))) as pool:
+        episodes = [corridor_episode("red", "red"), corridor_episode("red", "blue")]
+        first, second = expert_plans(episodes, pool, "0:1")
+        assert sorted(restored) == [(), ("red",)]
+        assert first == second == expert_plans(episodes[1:], pool, "0:1")[0]
 
 
 def test_the_last_plan_stands_where_the_expert_was_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,58 @@
+"""Cells of a benchmark count as done for the model that began them, and for no other."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+CODE = Path(__file__).parents[2] / "benchmarks" / "cells.py"
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("benchmark_cells", CODE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "benchmark_cells", module)  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def measured(cells: ModuleType, folder: Path, arm: Sequence[str] | None, weights: str):
+    """Return a cell that was measured: 3 of 4 episodes won, by these weights."""
+    cell = cells.Cell("arm", folder, "search", arm, "search/gen-easy-test", 0)
+    cell.results.parent.mkdir(parents=True)
+    success = {"success": {"won": 3, "episodes": 4}}
+    cell.results.write_text(json.dumps({"protocol": {"weights": weights}, "summary": success}))
+    return cell
+
+
+def test_an_untrained_cell_is_done_if_the_present_model_played(cells, tmp_path: Path) -> None:
+    cell = measured(cells, tmp_path, None, cells.present_weights("search"))
+    assert cell.is_done
+    assert cells.do(cell) == "search, arm, seed 0: 0.750"
+
+
+def test_what_another_model_played_is_refused_and_not_counted(cells, tmp_path: Path) -> None:
+    cell = measured(cells, tmp_path, None, "0" * 64)
+    assert not cell.is_done
+    assert cells.missing([cell]) == "Not done yet: arm, seed 0."
+    with pytest.raises(SystemExit, match=r"began with weights 0+, and search-tiny has [0-9a-f]+"):
+        cells.do(cell)
+
+
+def test_a_trained_cell_is_of_the_model_that_its_training_began_with(
+    cells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = measured(cells, tmp_path, [], "1" * 64)  # a checkpoint's, which tell nothing of that
+    with pytest.raises(SystemExit, match="began with weights that nothing tells"):
+        cells.do(cell)
+    monkeypatch.setattr(cells, "_agentgym", lambda *words: cell.run.mkdir())
+    cells._train(cell)
+    assert cell.is_done
