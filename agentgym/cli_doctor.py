@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +11,11 @@ import typer
 
 from agentgym import cli_plan
 from agentgym.console import say
-from agentgym.errors import AgentGymError
+from agentgym.errors import AgentGymError, UsageError
 
 if TYPE_CHECKING:
-    from agentgym.doctor import Finding
+    from agentgym.config import Config
+    from agentgym.doctor_finding import Finding
 
 
 def doctor(
@@ -66,8 +69,11 @@ def doctor(
 
     for name in env or ():
         env_class(name)  # a wrong name is refused before anything is looked at
+    config = _configuration(env or (), asked)
+    envs = env or (default_envs(env_names()) if config is None else list(config.envs))
+    wanted = model if model or config is None else config.policy.model
     failed = 0
-    for finding in diagnose(env or default_envs(env_names()), output, server):
+    for finding in diagnose(envs, output, server, wanted, config):
         _show(finding)
         failed += finding.level == "FAIL"
     if failed:
@@ -75,6 +81,16 @@ def doctor(
             f"{failed} of these would stop a run; each stands above, with what mends it"
         )
     say("nothing here would stop a run")
+
+
+def _configuration(env: Sequence[str], asked: cli_plan.Asked) -> Config | None:
+    """Return the configuration of the run that is asked for, with its model; None of no run."""
+    if asked.recipe is None and not asked.settings:
+        return None
+    if not env and asked.recipe is None:
+        raise UsageError("--set changes a run, and none is named; add --env, or --recipe FILE.toml")
+    model = () if asked.model is None else (f"policy.model={asked.model}",)
+    return cli_plan.configuration(env, replace(asked, settings=(*asked.settings, *model)))
 
 
 def _show(finding: Finding) -> None:

@@ -18,24 +18,31 @@ if TYPE_CHECKING:
     from agentgym.model_shape import ModelShape
     from agentgym.run_plan import Plan
 
-_PANEL = "With --plan"
+_PLAN, _RUN = "With --plan", "Of a run"
 _GIB = 2**30
 
 
-def _option(*names: str, text: str, **more: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=_PANEL, **more)
+def _option(*names: str, text: str, panel: str = _PLAN, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
 Recipe = Annotated[
-    str | None, _option("--recipe", text="Of --env, as paper; or the path of a TOML file.")
+    str | None,
+    _option("--recipe", text="Of --env, as paper; or the path of a TOML file.", panel=_RUN),
 ]
 Set = Annotated[
     list[str] | None,
-    _option("--set", metavar="KEY=VALUE", text="Any setting, as policy.lora.rank=16."),
+    _option("--set", metavar="KEY=VALUE", text="Any setting, as policy.lora.rank=16.", panel=_RUN),
 ]
 Model = Annotated[
     str | None,
-    _option("-m", "--model", text="Folder, config.json, bundled or public model, as Qwen2.5-7B."),
+    _option(
+        "-m",
+        "--model",
+        text="What trains, and what --server should have. A plan takes a config.json or the name of"
+        " a public model, too, as Qwen2.5-7B.",
+        panel=_RUN,
+    ),
 ]
 Parameters = Annotated[str | None, _option("--parameters", text="Of a stated model, as 7B.")]
 Layers = Annotated[int | None, _option("--layers", min=1, text="Of a stated model.")]
@@ -126,8 +133,9 @@ def refuse_without_plan(asked: Asked, gear: Gear) -> None:
     Raises:
         UsageError: Some of it was given.
     """
-    if asked != Asked() or gear != Gear():
-        raise UsageError("what is said of models and GPUs is for a plan; add --plan")
+    of_a_run = Asked(asked.recipe, asked.settings, asked.model)
+    if asked != of_a_run or gear != Gear():
+        raise UsageError("what is said of a model's sizes and of GPUs is for a plan; add --plan")
 
 
 def show_plan(env: Sequence[str], asked: Asked, gear: Gear) -> None:
@@ -137,7 +145,7 @@ def show_plan(env: Sequence[str], asked: Asked, gear: Gear) -> None:
         AgentGymError: It does not fit.
         UsageError: What was asked for does not fit together.
     """
-    config = _config(env, asked)
+    config = configuration(env, asked)
     name = asked.model or config.policy.model
     if asked.stated == Stated():
         shape = _known_shape(name)
@@ -154,11 +162,17 @@ def show_plan(env: Sequence[str], asked: Asked, gear: Gear) -> None:
     say("this fits")
 
 
-def _config(env: Sequence[str], asked: Asked) -> Config:
+def configuration(env: Sequence[str], asked: Asked) -> Config:
+    """Return the configuration of a run; its model stays the recipe's.
+
+    Raises:
+        UsageError: There is no such recipe or setting, or several environments are named.
+        DataError: The recipe's file cannot be read.
+    """
     from agentgym.config import load, override, read_recipe, read_toml
 
     if len(env) > 1:
-        raise UsageError("a plan is for one run; give one --env")
+        raise UsageError("a run has one recipe; give one --env")
     recipe = asked.recipe
     if recipe is not None and recipe.endswith(".toml"):
         low = read_toml(Path(recipe))

@@ -6,7 +6,6 @@ process of their own, a server is asked as a run asks it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import platform
@@ -14,16 +13,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from agentgym.doctor_data import data_findings
+from agentgym.doctor_finding import Finding, Level
 from agentgym.envs.registry import env_class
-from agentgym.errors import AgentGymError, ServerError
+from agentgym.errors import AgentGymError
 from agentgym.files import cache_folder
 
-Level = Literal["ok", "note", "FAIL"]
+if TYPE_CHECKING:
+    from agentgym.config import Config
 
 _OLDEST_PYTHON = (3, 11)
 _TIGHT_DISK, _NO_DISK = 5e9, 0.5e9  # bytes
@@ -39,23 +40,21 @@ _EXTRAS = {
 """What is not needed, by its package: what for, and the extra that brings it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. ``FAIL`` stops a run, a ``note`` does not."""
-
-    level: Level
-    about: str
-    said: str
-    mend: str | None = None  # the command that mends it
-
-
-def diagnose(envs: Sequence[str], folder: Path, server: str | None = None) -> Iterator[Finding]:
+def diagnose(
+    envs: Sequence[str],
+    folder: Path,
+    server: str | None = None,
+    model: str | None = None,
+    config: Config | None = None,
+) -> Iterator[Finding]:
     """Look at everything, and yield each finding as soon as it is made.
 
     Args:
         envs: The environments to play.
         folder: Where runs would be written.
         server: A vLLM server to ask.
+        model: What it should serve, to be compared with.
+        config: Of a run, whose contexts are compared with what episodes may come to.
     """
     yield _python()
     yield from _packages()
@@ -64,8 +63,20 @@ def diagnose(envs: Sequence[str], folder: Path, server: str | None = None) -> It
     yield from _disks(folder)
     for name in envs:
         yield from _environment(name)
+        yield from data_findings(name)
+    if config is not None or server is not None:
+        yield from _of_run(server, model, config)
+
+
+def _of_run(server: str | None, model: str | None, config: Config | None) -> Iterator[Finding]:
+    try:
+        from agentgym.doctor_server import context_findings, server_findings
+    except (ImportError, OSError):  # torch, which was told of
+        return
+    if config is not None:
+        yield from context_findings(config)
     if server is not None:
-        yield from _server(server)
+        yield from server_findings(server, model, config)
 
 
 # The machine --------------------------------------------------------------------------------------
@@ -211,49 +222,3 @@ def default_envs(names: Sequence[str]) -> list[str]:
             continue
         found.append(name)
     return found
-
-
-# A server -----------------------------------------------------------------------------------------
-
-
-def _server(url: str) -> Iterator[Finding]:
-    from agentgym.policies.vllm_http import ServerOptions
-    from agentgym.policies.vllm_replica import Replica
-
-    options = ServerOptions(urls=(url,), patience=0, timeout=60)
-
-    async def look() -> list[Finding]:
-        found = []
-        for way in ("disk", "lora"):
-            replica = Replica(url, options, ((1, 2, 3, 4),), "doctor")
-            try:
-                await replica.connect(way)
-                found.append(Finding("ok", f"server, weights by {way}", _served(replica)))
-                if way == "disk":
-                    found.append(await _logprobs(replica))
-            except ServerError as error:
-                found.append(Finding("note", f"server, weights by {way}", str(error), _SERVE))
-            finally:
-                await replica.close()
-        return found
-
-    found = asyncio.run(look())
-    if not any(f.level == "ok" for f in found):
-        found = [Finding("FAIL", f.about, f.said, f.mend) for f in found]
-        if len({f.said for f in found}) == 1:  # the server itself, and neither way in particular
-            found = [Finding("FAIL", "server", found[0].said, found[0].mend)]
-    yield from found
-
-
-_SERVE = "agentgym serve --model MODEL"
-
-
-def _served(replica: Any) -> str:
-    return f"{replica.url} has {replica.model}, contexts of {replica.max_context} tokens"
-
-
-async def _logprobs(replica: Any) -> Finding:
-    if await replica.cools_first():
-        return Finding("ok", "server, log-probabilities", "those at the sampling temperature")
-    said = "those before the temperature; a run would have to sample at temperature 1"
-    return Finding("note", "server, log-probabilities", said, _SERVE)

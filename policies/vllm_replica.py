@@ -72,6 +72,7 @@ class Replica:
     Attributes:
         url: Where it is.
         model: The name by which its weights are asked for; another for each adapter.
+        vllm: Its version of vLLM.
         version: Of the weights that it was given last.
         max_context: Tokens, prompt and sample together.
         fingerprint: Log-probabilities of the fixed tokens after the last load.
@@ -89,7 +90,7 @@ class Replica:
         self._http = Http(url, options)
         self._options, self._probe, self._run = options, probe, run
         self.url = self._http.url
-        self.model = self._base = ""
+        self.model = self._base = self.vllm = ""
         self.version = version
         self.max_context = 0
         self.away = False
@@ -114,7 +115,8 @@ class Replica:
             ServerError: Nothing is there, it is no vLLM or too old, or it lacks a model or a flag;
                 the message says which and what to do.
         """
-        check_version(self.url, await self._version(), nccl=way == "nccl")
+        self.vllm = await self._version()
+        check_version(self.url, self.vllm, nccl=way == "nccl")
         card = model_card(self.url, await self._http.get("/v1/models"), self._options.model)
         self.model = self._base = str(card["id"])
         self.max_context = int(card["max_model_len"])

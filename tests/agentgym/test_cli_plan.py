@@ -102,7 +102,7 @@ def test_a_recipe_of_ones_own_is_planned(agentgym, tmp_path: Path) -> None:
         (["--layers", "3"], "a stated model has at least"),
         (["--parameters", "many", *SEVEN_B[2:]], "expected a number of parameters"),
         (["--recipe", "paper"], "of which environment? add --env"),
-        (["--env", "alfworld", "--env", "search"], "a plan is for one run"),
+        (["--env", "alfworld", "--env", "search"], "a run has one recipe"),
         (["--set", "policy.lora.rnak=1"], "did you mean"),
         (["--share", "--serving-gpus", "2"], "--share puts vLLM on the GPUs that train"),
         (["--model", "Qwen2.5-7B", "--context", "40000"], "reads 32,768 tokens"),

@@ -110,7 +110,8 @@ def test_published_data_that_is_not_here_is_a_note_with_its_download(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
-    played, missing = found("alfworld", envs=["alfworld"])[-2:]
+    played, missing, bundled = found("alfworld", envs=["alfworld"])[-3:]
+    assert bundled.about == "alfworld, bundled data"
     assert played.level == "ok"
     assert missing.level == "note"
     assert "alfworld/valid_unseen" in missing.said
@@ -167,7 +168,8 @@ def test_a_server_that_can_do_all_is_found_so(serve_fake: Callable[..., Any]) ->
     server = serve_fake(resolve_model("alfworld-tiny"))
     seen = found("server", server=server.url)
     assert [finding.level for finding in seen] == ["ok", "ok", "ok"]
-    assert seen[0].said == f"{server.url} has tiny, contexts of 512 tokens"
+    said = f"{server.url} is vLLM 0.32.0 and has tiny, contexts of 512 tokens"
+    assert seen[0].said == said
 
 
 def test_a_server_without_a_flag_names_it(serve_fake: Callable[..., Any]) -> None:
