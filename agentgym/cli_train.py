@@ -63,6 +63,12 @@ def train(
         int | None,
         typer.Option("--tensor-parallel", min=1, help="For --serve: GPUs of each server."),
     ] = None,
+    staleness: Annotated[
+        int | None,
+        typer.Option(
+            "--staleness", min=0, help="Steps that a server plays ahead, by older weights; else 0."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; under runs/ by default.")
     ] = None,
@@ -86,12 +92,19 @@ def train(
     if resume is not None:
         given = {"--env": env, "--method": method, "--recipe": recipe}
         given |= {"--model": model, "--steps": steps, "--seed": seed, "--set": set_}
-        _refuse_beside_resume(given | {"--output": output})
+        _refuse_beside_resume(given | {"--output": output, "--staleness": staleness})
         # Servers come and go; which of them samples is no part of what a run is.
         config = _served(resumed_config(resume), server, _without_none(own), serve=serve)
         _run(config, resume, resume=True, dry=dry_run)
         return
-    config = _configure(env, method, recipe, model, steps, seed, set_ or [])
+    flags = {
+        "method": {"name": _findable(method)},
+        "policy": {"model": model},
+        "rollout": {"staleness": staleness},
+        "steps": steps,
+        "seed": seed,
+    }
+    config = _configure(env, recipe, flags, set_ or [])
     config = _served(config, server, _without_none(own), serve=serve)
     folder = output or Path("runs") / _run_name(config)
     _introduce(config, folder, chose_model=model is not None, recipe=recipe)
@@ -105,13 +118,7 @@ def _refuse_beside_resume(given: dict[str, Any]) -> None:
 
 
 def _configure(
-    env: str | None,
-    method: str | None,
-    recipe: str | None,
-    model: str | None,
-    steps: int | None,
-    seed: int | None,
-    settings: list[str],
+    env: str | None, recipe: str | None, flags: dict[str, Any], settings: list[str]
 ) -> Config:
     from agentgym.config import load, mixed, override, read_recipe, read_toml
 
@@ -122,12 +129,6 @@ def _configure(
         raise UsageError("say what to train in: --env alfworld, or --recipe FILE.toml")
     else:
         low = mixed([read_recipe(name.strip(), recipe) for name in env.split(",")])
-    flags = {
-        "method": {"name": _findable(method)},
-        "policy": {"model": model},
-        "steps": steps,
-        "seed": seed,
-    }
     return load([low, _without_none(flags), *(override(setting) for setting in settings)])
 
 

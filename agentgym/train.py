@@ -121,8 +121,13 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
         f"would measure {config.eval.tasks} tasks of {' and of '.join(config.eval.suites)}"
         " before and after",
         *budget,
-        f"would sample {_where(serving)}",
+        f"would sample {_where(serving)}{_ahead(config.rollout.staleness)}",
     ]
+
+
+def _ahead(staleness: int) -> str:
+    steps = "a step" if staleness == 1 else f"{staleness} steps"
+    return f", {steps} ahead of the update" if staleness else ""
 
 
 def _where(serving: Serving) -> str:
@@ -322,8 +327,18 @@ def _begin(
 
 
 def _serving(config: Config) -> Serving:
-    """Return what the run wants of servers, where it has any."""
+    """Return what the run wants of servers, where it has any.
+
+    Raises:
+        UsageError: Steps are to be played ahead, and nobody but this process plays.
+    """
     asked = config.policy
+    if config.rollout.staleness and not asked.server.urls and asked.serve is None:
+        raise UsageError(
+            f"rollout.staleness is {config.rollout.staleness}, and the model samples in this"
+            " process, where it cannot be updated meanwhile; let a server sample (--serve or"
+            " --server), or set rollout.staleness = 0"
+        )
     return Serving(
         asked.server,
         asked.serve,
@@ -347,10 +362,18 @@ def _method(config: Config) -> Chain:
     """Return what the run trains by.
 
     Raises:
-        UsageError: There is no such method, or it cannot plan groups of that size.
+        UsageError: There is no such method, it cannot plan groups of that size, or steps cannot
+            be played ahead as far with it.
     """
     method, tried = (build_chain(config.method, config.steps, config.reward) for _ in range(2))
     refuse_groups_of_one(method, config.rollout.group_size)
+    plans = method.answers is not None and method.answers.answer == "expert"
+    if plans and config.rollout.staleness > 1:
+        raise UsageError(
+            f"rollout.staleness is {config.rollout.staleness}, and {method.name} asks the expert in"
+            " the environments of a step that was played, while a later one would be played in"
+            " them; set rollout.staleness = 1"
+        )
     tried.collect(config.rollout.group_size, str(config.seed), 1)  # a plan that fits, or an error
     return method
 

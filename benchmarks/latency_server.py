@@ -2,7 +2,7 @@
 
 It has a number of slots. A request waits for one, in the order of arrival, and holds it for a time
 that is drawn from a lognormal distribution by the request's own seed: whoever asks, in whatever
-order, the same turn takes the same time. Scoring takes none.
+order, the same turn takes the same time. Scoring and taking weights take none.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class LatencyServer:
             "/health": {},
             "/v1/models": {"data": [{"id": NAME, "max_model_len": MAX_MODEL_LEN}]},
             "/spent": self._spent,
+            "/collective_rpc": {"results": [None]},  # takes weights, as it would compute nothing
         }
         return (200, known[path]) if path in known else (404, {})
 

@@ -45,6 +45,9 @@ class Rollouts:
         last: The last step.
         spent: Returns the seconds in which something was sampled, so far.
         stop: Ends what is under way when nobody will ask for it any more.
+
+    Attributes:
+        ahead: Whether steps are played ahead.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Rollouts:
         stop: Callable[[], None],
     ) -> None:
         self._begin, self._tasks, self._spent, self._stop = begin, tasks, spent, stop
+        self.ahead = staleness > 0
         self._staleness, self._last = staleness, last
         self._thread = ThreadPoolExecutor(1, "agentgym-rollout") if staleness else None
         self._ahead: dict[int, Future[Played]] = {}  # first rounds, by step

@@ -15,6 +15,7 @@ from agentgym.branching import collect_trees
 from agentgym.errors import AgentGymError, CollapseError, UsageError
 from agentgym.policies.hf import HFPolicy
 from agentgym.rollout import RolloutOptions, collect_groups
+from agentgym.trainers.ahead import Played, Rollouts, Took
 from agentgym.trainers.batch import pack
 from agentgym.trainers.checkpoint import save_checkpoint
 from agentgym.trainers.collect import Collected, Play, collect
@@ -22,7 +23,12 @@ from agentgym.trainers.decks import draw_tasks, spare_tasks
 from agentgym.trainers.guard import Guard, Verdict
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.method import Chain
-from agentgym.trainers.metrics import batch_metrics, episode_metrics, metrics_by_environment
+from agentgym.trainers.metrics import (
+    age_metrics,
+    batch_metrics,
+    episode_metrics,
+    metrics_by_environment,
+)
 from agentgym.trainers.run_folder import RunFolder, SaveOptions
 from agentgym.trainers.shared_play import shared
 from agentgym.trainers.trajectory_lines import Decode, trajectory_lines
@@ -129,11 +135,19 @@ class Clock:
         spent = time.perf_counter() - begun
         self.seconds[f"time/{name}"] = self.seconds.get(f"time/{name}", 0.0) + spent
 
-    def divide_rollout(self, generated: float) -> None:
-        """Say how much of the rollout was generation; the rest went into the environments."""
-        beside = generated + self.seconds.get("time/answers", 0.0)
-        self.seconds["time/generate"] = generated
-        self.seconds["time/env"] = self.seconds["time/rollout"] - beside
+    def divide_rollout(self, took: Took, *, ahead: bool) -> None:
+        """Say how much of the rollout was generation; the rest went into the environments.
+
+        Args:
+            took: What playing took.
+            ahead: Whether it was played ahead: then the stage was a wait.
+        """
+        answers = self.seconds.get("time/answers", 0.0)
+        if ahead:
+            self.seconds["time/wait"] = self.seconds["time/rollout"] - answers
+            self.seconds["time/rollout"] = took.seconds + answers
+        self.seconds["time/generate"] = took.generated
+        self.seconds["time/env"] = self.seconds["time/rollout"] - took.generated - answers
 
 
 def train(parts: Parts, plan: Plan, done: int = 0) -> None:
@@ -141,7 +155,9 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
 
     Each step: sample groups with the current weights, give rewards, select (and sample others in
     the place of those that went), pack, score before the update, give credit, update, remember,
-    hand the weights to the sampler, evaluate, save, report.
+    hand the weights to the sampler, evaluate, save, report. Where ``plan.rollout.staleness`` is
+    not 0, the groups of later steps are sampled meanwhile; what was sampled ahead is in no
+    checkpoint, and a resumed run samples it anew.
 
     Raises:
         AgentGymError: No group of a step was left to learn from.
@@ -149,7 +165,13 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
         UsageError: No episode of a step had room for its first turn.
         KeyboardInterrupt: ``parts.interrupted`` said so; the step it was in is done and saved.
     """
-    learner, method, sampler, run = parts.learner, parts.method, parts.sampler, parts.run
+    with _rollouts(parts, plan) as rollouts:
+        _steps(parts, plan, rollouts, done)
+
+
+def _steps(parts: Parts, plan: Plan, rollouts: Rollouts, done: int) -> None:
+    """Take the steps from after ``done`` on."""
+    learner, method, run = parts.learner, parts.method, parts.run
     names, decks = zip(*((world.name, world.deck) for world in parts.worlds), strict=True)
     heard: set[str] = set()
     for step in range(done + 1, plan.steps + 1):
@@ -157,13 +179,16 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
         with clock.stage("step"):
             with clock.stage("sync"):
                 parts.hand_over(step - 1)
-            sampling_before = sampler.spent.seconds
             with clock.stage("rollout"):
                 tasks = draw_tasks(decks, plan.rollout.tasks_per_step, plan.seed, step)
                 spare = spare_tasks(decks, tasks, plan.seed, step)
-                play = _scoring(_play(parts, plan, step), parts, clock, f"{plan.seed}:{step}")
+                play = shared(
+                    rollouts.of(step), learner.ranks, parts.worlds, by_first=parts.by_first
+                )
+                play = _scoring(play, parts, clock, f"{plan.seed}:{step}")
                 found = collect(play, method, tasks, spare, step)
-            clock.divide_rollout(sampler.spent.seconds - sampling_before)
+            clock.divide_rollout(rollouts.took(step), ahead=rollouts.ahead)
+            rollouts.go_on(step)
             if not heard.issuperset(found.reasons()):
                 parts.say(f"step {step}: {found.what_broke(heard)}")
                 heard.update(found.reasons())
@@ -181,6 +206,7 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             **batch_metrics(batch),
             **updated,
             **found.metrics(),
+            **age_metrics(batch.trajectories, step - 1),
             **metrics_by_environment(names, found.played, found.broken, batch),
             **clock.seconds,
             "perf/tokens_per_s": batch.length_B.sum().item() / clock.seconds["time/step"],
@@ -209,21 +235,34 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
             raise KeyboardInterrupt
 
 
-def _play(parts: Parts, plan: Plan, step: int) -> Play:
-    """Return what plays a group of episodes a task with the weights as they are."""
-    size, seed = plan.rollout.group_size, f"{plan.seed}:{step}"
+def _rollouts(parts: Parts, plan: Plan) -> Rollouts:
+    """Return what plays the steps: each in its turn, or ahead where the plan says so."""
+    decks, asked = [world.deck for world in parts.worlds], plan.rollout
+    return Rollouts(
+        begin=partial(_begin, parts, plan),
+        tasks=partial(draw_tasks, decks, asked.tasks_per_step, plan.seed),
+        staleness=asked.staleness if parts.learner.ranks.is_first else 0,  # others only listen
+        last=plan.steps,
+        spent=lambda: parts.sampler.spent.seconds,
+        stop=parts.sampler.close,
+    )
 
-    def play_in(world: World, tasks: Sequence[str]) -> tuple[list[Group], list[Trajectory]]:
+
+def _begin(parts: Parts, plan: Plan, step: int, tasks: Sequence[str]) -> Callable[[], Played]:
+    """Return what plays a group of episodes a task with the weights as they are then."""
+    size, seed = plan.rollout.group_size, f"{plan.seed}:{step}"
+    plans = {world.name: parts.method.collect(size, seed, step) for world in parts.worlds}
+
+    def play_in(world: World, tasks: Sequence[str]) -> Played:
         pool, policy, conversation = world.pool, parts.sampler, world.conversation
-        branching = parts.method.collect(size, seed, step)
+        branching = plans[world.name]
         if branching is None:
             return collect_groups(pool, tasks, size, policy, conversation, plan.sampling, seed)
         return collect_trees(
             pool, tasks, size, policy, conversation, plan.sampling, seed, branching
         )
 
-    play = each_at_home(parts.worlds, play_in)
-    return shared(play, parts.learner.ranks, parts.worlds, by_first=parts.by_first)
+    return partial(each_at_home(parts.worlds, play_in), tasks)
 
 
 def _scoring(play: Play, parts: Parts, clock: Clock, seed: str) -> Play:

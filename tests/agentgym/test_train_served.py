@@ -1,8 +1,12 @@
 """Training whose turns a server samples: the whole way, with another program in vLLM's place."""
 
+import gzip
 import json
 import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +55,21 @@ def config_of(model: Path, policy: Mapping[str, Any], **changes: Any) -> Config:
 
 def steps(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def tasks_of(run: Path) -> list[list[str]]:
+    """Return the task of each trajectory of each step."""
+    read = (gzip.decompress(path.read_bytes()) for path in sorted((run / "trajectories").iterdir()))
+    return [[json.loads(line)["task"] for line in lines.splitlines()] for lines in read]
+
+
+AHEAD = {"tasks_per_step": 2, "group_size": 3, "staleness": 1}
+
+
+def let_it_begin(stage: str) -> None:
+    """Be so slow to learn that the next step has begun to be played."""
+    if stage == "score":
+        time.sleep(0.2)
 
 
 def test_a_served_run_trains_on_what_the_server_sampled_with_the_trainers_weights(
@@ -133,6 +152,82 @@ def test_a_context_that_only_the_server_finds_too_long_ends_one_episode(
     assert step["stop/error"] == 0
 
 
+# Ahead -------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_played_ahead_is_learnt_from_with_weights_of_the_version_before(
+    server: Any, model: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    config = config_of(model, {"server": {"urls": [server.url]}}, steps=4, rollout=AHEAD)
+    assert config.optim.correction.level == "token"
+    slow = Reporter(lambda _: None, lambda _: None, let_it_begin)
+    run_training(config, run, slow, resume=False)
+    first, *later = steps(run)
+    assert first["rollout/age_max"] == 0
+    assert first["rollout/logprob_abs_diff_max"] < 1e-4
+    for step in later:
+        assert step["rollout/age_max"] == 1
+        assert step["rollout/stale_share"] > 0
+        assert step["rollout/logprob_abs_diff_max"] > 1e-4  # the weights moved in between
+        assert step["correction/token_max"] != 1
+        assert step["optim/grad_norm"] > 0
+        assert step["time/wait"] >= 0
+        assert 0 < step["time/generate"] <= step["time/rollout"]
+    # What each token says of its age is what the server was asked for.
+    asked = [body for body in server.completions() if body["max_tokens"] == 3]
+    salts = {body["cache_salt"] for body in asked if body["temperature"] == 1}
+    assert {"v0", "v1", "v2"} <= salts <= {"v0", "v1", "v2", "v3"}
+
+
+def test_a_run_that_plays_ahead_is_resumed_and_plays_each_step_once(
+    server: Any, model: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    policy = {"server": {"urls": [server.url]}}
+    config = config_of(model, policy, steps=4, rollout=AHEAD)
+
+    def interrupt(metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config, run, Reporter(lambda _: None, interrupt, let_it_begin), resume=False)
+    assert not any(one.name.startswith("agentgym-rollout") for one in threading.enumerate())
+    slow = Reporter(lambda _: None, lambda _: None, let_it_begin)
+    run_training(config, run, slow, resume=True)
+    four = steps(run)
+    assert [step["step"] for step in four] == [1, 2, 3, 4]
+    # The step after the resumption is played anew, by weights that are not behind.
+    assert [step["rollout/age_max"] for step in four] == [0, 1, 0, 1]
+    assert four[2]["rollout/logprob_abs_diff_max"] < 1e-4
+    straight = tmp_path / "straight"
+    run_training(config_of(model, policy, steps=4), straight, QUIET, resume=False)
+    assert tasks_of(run) == tasks_of(straight)
+
+
+def test_what_goes_wrong_in_a_step_that_is_played_ahead_ends_the_run(
+    server: Any, model: Path, tmp_path: Path
+) -> None:
+    config = config_of(model, {"server": {"urls": [server.url]}}, steps=4, rollout=AHEAD)
+
+    def break_it(metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == 2:
+            server.faults = [400] * 100
+
+    with pytest.raises(ServerError, match="answered 400"):
+        run_training(config, tmp_path / "run", Reporter(lambda _: None, break_it), resume=False)
+    assert steps(tmp_path / "run")[-1]["step"] in (2, 3)
+
+
+def test_a_policy_in_this_process_plays_nothing_ahead(model: Path, tmp_path: Path) -> None:
+    config = config_of(model, {}, rollout={"staleness": 1})
+    with pytest.raises(UsageError, match=r"rollout.staleness is 1, and the model samples in this"):
+        run_training(config, tmp_path / "run", QUIET, resume=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_server_that_is_killed_while_it_samples_costs_a_run_nothing_but_time(
     model: Path, vllm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +308,17 @@ def test_flags_choose_where_turns_are_sampled(agentgym: Any, vllm: Path) -> None
     assert (ran.code, "choose one" in ran.err) == (2, True)
     ran = agentgym(*train, "--serve", "--vllm", "/nowhere/vllm")
     assert (ran.code, "--vllm is '/nowhere/vllm', no program" in ran.err) == (2, True)
+
+
+def test_a_flag_lets_steps_be_played_ahead(agentgym: Any) -> None:
+    train = ("train", "--env", "alfworld", "--dry-run", "--staleness", 1)
+    ran = agentgym(*train, "--server", "http://a:1")
+    assert "would sample with the vLLM servers at http://a:1, a step ahead of the update" in ran.out
+    assert 'level = "token"' in ran.out
+    ran = agentgym(*train)
+    assert (ran.code, "let a server sample (--serve or --server)" in ran.err) == (2, True)
+    ran = agentgym("train", "--resume", "somewhere", "--staleness", 1)
+    assert (ran.code, "leave out --staleness" in ran.err) == (2, True)
 
 
 HEALTHY = """
