@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -19,6 +20,7 @@ from agentgym.types import EnvSpec
 from agentgym.worker_process import Died, Hung
 
 _STARTS = 3  # of an actor that dies before it is ready
+_REACH_S = 10.0
 _GRACE_S = 2.0  # for environments to close before their actor is killed
 
 
@@ -39,6 +41,7 @@ def connect() -> Any:
         ) from error
     if not ray.is_initialized():
         try:
+            _reach(os.environ.get("RAY_ADDRESS", ""))
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             where = os.environ.get("RAY_ADDRESS", "this host")
@@ -47,6 +50,13 @@ def connect() -> Any:
                 " --head`, or unset RAY_ADDRESS"
             ) from error
     return ray
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens at ``host:port``; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), _REACH_S).close()
 
 
 def cpus() -> int:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -24,6 +25,7 @@ from agentgym.errors import (
     UsageError,
     WorkerError,
 )
+from agentgym.ray_worker import connect
 from agentgym.types import EnvSpec, Snapshot
 from agentgym.workers import WorkerPool, count_workers
 
@@ -98,17 +100,45 @@ class FragileEnv(TextEnv):
 """
 
 
-@pytest.fixture
-def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The specification of the fragile environment, which another package registers."""
-    package = tmp_path / "package"
+PLACES = [1, pytest.param("ray:1", marks=pytest.mark.ray)]
+"""Where one worker is: in a process, and on Ray; what is true of it there is true of both."""
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The other package, as it is installed."""
+    package = tmp_path_factory.mktemp("package")
     metadata = package / "fragile-1.0.dist-info"
-    metadata.mkdir(parents=True)
+    metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fragile\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(
         "[agentgym.envs]\nfragile = fragile_env:FragileEnv\n"
     )
     (package / "fragile_env.py").write_text(FRAGILE)
+    return package
+
+
+@pytest.fixture(scope="module")
+def cluster(package: Path) -> Iterator[None]:
+    """A cluster of Ray on this host, whose hosts have the other package."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'agentgym[ray]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(package))
+        ray = connect()
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def fragile(
+    package: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[EnvSpec]:
+    """The specification of the fragile environment, which the other package registers."""
+    if request.node.get_closest_marker("ray"):
+        request.getfixturevalue("cluster")
     marks = tmp_path / "marks"
     marks.mkdir()
     monkeypatch.syspath_prepend(str(package))
@@ -151,17 +181,19 @@ def play(spec, actions, workers=1, task="a", step_timeout_s=1.5):
     return asyncio.run(run())
 
 
-def test_a_worker_in_a_process_says_what_an_inline_one_says(fragile):
+@pytest.mark.parametrize("workers", PLACES)
+def test_a_worker_elsewhere_says_what_an_inline_one_says(fragile, workers):
     actions = ["count", "", "x" * 10_000, "two\nlines 🚪", "end"]
-    assert play(fragile, actions, workers=1) == play(fragile, actions, workers=0)
+    assert play(fragile, actions, workers) == play(fragile, actions, workers=0)
 
 
+@pytest.mark.parametrize("workers", PLACES)
 @pytest.mark.parametrize("disaster", ["die", "hang"])
 def test_after_one_disaster_the_episode_is_restored_and_goes_on_as_if_nothing_were(
-    fragile, disaster
+    fragile, disaster, workers
 ):
     actions = ["count", "count", f"{disaster} once", "count", "pid"]
-    said, faults, snapshot = play(fragile, actions)
+    said, faults, snapshot = play(fragile, actions, workers)
     observations = [turn[0] for turn in said[1:-2]]
     assert observations == ["a 7 1", "a 7 2", "a 7 3", "a 7 4"]
     assert said[-1] == "count 5"
@@ -169,9 +201,10 @@ def test_after_one_disaster_the_episode_is_restored_and_goes_on_as_if_nothing_we
     assert snapshot == Snapshot("fragile/all", "a", 7, tuple(actions))
 
 
-def test_a_worker_killed_from_outside_between_two_steps_is_healed(fragile):
+@pytest.mark.parametrize("workers", PLACES)
+def test_a_worker_killed_from_outside_between_two_steps_is_healed(fragile, workers):
     async def run():
-        async with WorkerPool(fragile, 1) as pool, pool.worker() as worker:
+        async with WorkerPool(fragile, workers) as pool, pool.worker() as worker:
             await worker.reset("b", 1)
             pid = int((await worker.step("pid"))[0])
             os.kill(pid, signal.SIGKILL)
@@ -222,25 +255,31 @@ def test_a_worker_that_is_killed_at_every_start_is_an_error_with_advice(fragile,
         play(fragile, ["count"])
 
 
-def test_the_second_hang_of_an_episode_ends_it_with_its_reason(fragile):
+@pytest.mark.parametrize("workers", PLACES)
+def test_the_second_hang_of_an_episode_ends_it_with_its_reason(fragile, workers):
     with pytest.raises(
         EnvFault, match=r"did not answer within 1.5 s in this episode, for the second"
     ):
-        play(fragile, ["count", "hang first", "count", "hang second"])
+        play(fragile, ["count", "hang first", "count", "hang second"], workers)
 
 
-def test_a_start_that_hangs_once_is_done_again(fragile):
-    said, faults, _ = play(fragile, ["count"], task="slow")
+@pytest.mark.parametrize("workers", PLACES)
+def test_a_start_that_hangs_once_is_done_again(fragile, workers):
+    said, faults, _ = play(fragile, ["count"], workers, task="slow")
     assert said[0][0] == "begun slow 7"
     assert faults == 1
 
 
-def test_a_step_that_kills_its_process_every_time_ends_the_episode_after_two_healings(fragile):
-    with pytest.raises(EnvFault, match=r"the worker process died by signal SIGKILL three times"):
-        play(fragile, ["count", "die"])
+@pytest.mark.parametrize("workers", PLACES)
+def test_a_step_that_kills_its_process_every_time_ends_the_episode_after_two_healings(
+    fragile, workers
+):
+    died = r"worker process (died by signal SIGKILL|has died\)) three times"
+    with pytest.raises(EnvFault, match=died):
+        play(fragile, ["count", "die"], workers)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, *PLACES])
 def test_an_exception_in_environment_code_ends_the_episode_and_not_the_worker(fragile, workers):
     async def run():
         async with WorkerPool(fragile, workers) as pool, pool.worker() as worker:
@@ -257,14 +296,15 @@ def test_an_exception_in_environment_code_ends_the_episode_and_not_the_worker(fr
     assert asyncio.run(run()) == ("b 8 1", 0)
 
 
-def test_what_cannot_be_sent_and_an_exit_end_the_episode_too(fragile):
+@pytest.mark.parametrize("workers", PLACES)
+def test_what_cannot_be_sent_and_an_exit_end_the_episode_too(fragile, workers):
     with pytest.raises(EnvFault, match="raised SystemExit: 3"):
-        play(fragile, ["exit"])
+        play(fragile, ["exit"], workers)
     with pytest.raises(EnvFault, match=r"raised (PicklingError|AttributeError): .*lambda"):
-        play(fragile, ["secret"])
+        play(fragile, ["secret"], workers)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, *PLACES])
 def test_errors_that_have_a_meaning_come_back_as_they_are(fragile, workers):
     async def run():
         async with WorkerPool(fragile, workers) as pool, pool.worker() as worker:
@@ -284,7 +324,7 @@ def test_errors_that_have_a_meaning_come_back_as_they_are(fragile, workers):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, *PLACES])
 def test_an_episode_branches_from_a_snapshot_into_another_worker(fragile, workers):
     async def run():
         async with (
@@ -302,10 +342,11 @@ def test_an_episode_branches_from_a_snapshot_into_another_worker(fragile, worker
     asyncio.run(run())
 
 
-def test_episodes_beside_the_one_that_kills_their_process_are_restored(fragile):
+@pytest.mark.parametrize("workers", PLACES)
+def test_episodes_beside_the_one_that_kills_their_process_are_restored(fragile, workers):
     async def run():
         async with (
-            WorkerPool(fragile, 1) as pool,
+            WorkerPool(fragile, workers) as pool,
             pool.worker() as one,
             pool.worker() as other,
         ):
@@ -319,8 +360,9 @@ def test_episodes_beside_the_one_that_kills_their_process_are_restored(fragile):
     assert asyncio.run(run()) == (1, 1)
 
 
-def test_processes_stay_warm_from_episode_to_episode_and_from_loop_to_loop(fragile):
-    pool = WorkerPool(fragile, 2)
+@pytest.mark.parametrize("workers", [2, pytest.param("ray:2", marks=pytest.mark.ray)])
+def test_processes_stay_warm_from_episode_to_episode_and_from_loop_to_loop(fragile, workers):
+    pool = WorkerPool(fragile, workers)
 
     async def pids():
         async def one(task):
@@ -384,11 +426,12 @@ def test_an_environment_that_must_be_alone_gets_a_process_without_being_asked_fo
     assert asyncio.run(pid()) != os.getpid()
 
 
-def test_closing_in_the_middle_of_a_step_ends_the_process_at_once(fragile, monkeypatch):
+@pytest.mark.parametrize("workers", PLACES)
+def test_closing_in_the_middle_of_a_step_ends_the_process_at_once(fragile, monkeypatch, workers):
     monkeypatch.setattr("agentgym.workers._CLOSE_S", 0.1)
 
     async def run():
-        async with WorkerPool(fragile, 1) as pool, pool.worker() as worker:
+        async with WorkerPool(fragile, workers) as pool, pool.worker() as worker:
             await worker.reset("a", 0)
             pid = int((await worker.step("pid"))[0])
             with pytest.raises(TimeoutError):
@@ -398,11 +441,12 @@ def test_closing_in_the_middle_of_a_step_ends_the_process_at_once(fragile, monke
     assert gone(asyncio.run(run()), within=5)
 
 
-def test_an_exception_beside_the_workers_leaves_no_process_behind(fragile):
+@pytest.mark.parametrize("workers", PLACES)
+def test_an_exception_beside_the_workers_leaves_no_process_behind(fragile, workers):
     pids = []
 
     async def run():
-        async with WorkerPool(fragile, 1) as pool, pool.worker() as worker:
+        async with WorkerPool(fragile, workers) as pool, pool.worker() as worker:
             await worker.reset("a", 0)
             pids.append(int((await worker.step("pid"))[0]))
             raise KeyError("mine")
@@ -453,10 +497,10 @@ def test_an_unknown_option_is_refused_before_any_process_starts():
 PROGRAM = """
     import asyncio, os, sys, time
     from agentgym.types import EnvSpec
-    from agentgym.workers import WorkerPool, count_workers
+    from agentgym.workers import WorkerPool
 
     async def run():
-        async with WorkerPool(EnvSpec("fragile"), 1) as pool, pool.worker() as worker:
+        async with WorkerPool(EnvSpec("fragile"), {workers!r}) as pool, pool.worker() as worker:
             await worker.reset("a", 0)
             print((await worker.step("pid"))[0], flush=True)
             {then}
@@ -466,21 +510,21 @@ PROGRAM = """
 """
 
 
-def program(tmp_path, fragile, then="pass", guard='if __name__ == "__main__":'):
-    path = tmp_path / "program.py"
-    path.write_text(dedent(PROGRAM).format(then=then, guard=guard))
+def program(folder, package, then="pass", guard='if __name__ == "__main__":', workers=1):
+    path = folder / "program.py"
+    path.write_text(dedent(PROGRAM).format(then=then, guard=guard, workers=workers))
     return subprocess.Popen(
         [sys.executable, str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "package")},
+        env={**os.environ, "PYTHONPATH": str(package)},
         start_new_session=True,
     )
 
 
-def test_a_program_without_a_main_guard_is_told_what_to_do(tmp_path, fragile):
-    running = program(tmp_path, fragile, guard="if True:")
+def test_a_program_without_a_main_guard_is_told_what_to_do(tmp_path, package):
+    running = program(tmp_path, package, guard="if True:")
     out, err = running.communicate(timeout=60)
     assert running.returncode == 1
     assert out == ""
@@ -492,9 +536,10 @@ def test_a_program_without_a_main_guard_is_told_what_to_do(tmp_path, fragile):
     assert "bootstrapping" not in err
 
 
+@pytest.mark.parametrize("workers", PLACES)
 @pytest.mark.parametrize("then", ["time.sleep(600)", "await worker.step('hang')"])
-def test_a_worker_does_not_outlive_a_parent_that_was_killed(tmp_path, fragile, then):
-    with program(tmp_path, fragile, then) as running:
+def test_a_worker_does_not_outlive_a_parent_that_was_killed(tmp_path, package, then, workers):
+    with program(tmp_path, package, then, workers=workers) as running:
         pid = int(running.stdout.readline())
         time.sleep(0.2)
         assert alive(pid)
@@ -502,8 +547,11 @@ def test_a_worker_does_not_outlive_a_parent_that_was_killed(tmp_path, fragile, t
         assert gone(pid)
 
 
-def test_an_interrupt_is_the_parents_and_ends_it_and_its_workers_quietly(tmp_path, fragile):
-    running = program(tmp_path, fragile, "await asyncio.sleep(600)")
+@pytest.mark.parametrize("workers", PLACES)
+def test_an_interrupt_is_the_parents_and_ends_it_and_its_workers_quietly(
+    tmp_path, package, workers
+):
+    running = program(tmp_path, package, "await asyncio.sleep(600)", workers=workers)
     pid = int(running.stdout.readline())
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: parent and workers alike
     _, err = running.communicate(timeout=20)
