@@ -63,6 +63,10 @@ def train(
         int | None,
         typer.Option("--tensor-parallel", min=1, help="For --serve: GPUs of each server."),
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option("--workers", help="Environment processes; 0 uses this one; ray:8 are on Ray."),
+    ] = None,
     staleness: Annotated[
         int | None,
         typer.Option(
@@ -93,8 +97,9 @@ def train(
         given = {"--env": env, "--method": method, "--recipe": recipe}
         given |= {"--model": model, "--steps": steps, "--seed": seed, "--set": set_}
         _refuse_beside_resume(given | {"--output": output, "--staleness": staleness})
-        # Servers come and go; which of them samples is no part of what a run is.
+        # Servers and hosts come and go; which of them plays is no part of what a run is.
         config = _served(resumed_config(resume), server, _without_none(own), serve=serve)
+        config = _worked(config, workers)
         _run(config, resume, resume=True, dry=dry_run)
         return
     flags = {
@@ -105,7 +110,7 @@ def train(
         "seed": seed,
     }
     config = _configure(env, recipe, flags, set_ or [])
-    config = _served(config, server, _without_none(own), serve=serve)
+    config = _worked(_served(config, server, _without_none(own), serve=serve), workers)
     folder = output or Path("runs") / _run_name(config)
     _introduce(config, folder, chose_model=model is not None, recipe=recipe)
     _run(config, folder, resume=False, dry=dry_run)
@@ -145,6 +150,18 @@ def _served(config: Config, urls: list[str] | None, own: dict[str, Any], *, serv
     if serve or own:
         given["policy"]["server"]["urls"] = []
         given["policy"]["serve"] = given["policy"].get("serve", {}) | own
+    return load([given])
+
+
+def _worked(config: Config, workers: str | None) -> Config:
+    """Return a configuration whose environments are in such workers, each in so many."""
+    from agentgym.config import load
+
+    if workers is None:
+        return config
+    given: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
+    for env in given["mix"].values() if "mix" in given else [given["env"]]:
+        env["workers"] = workers
     return load([given])
 
 

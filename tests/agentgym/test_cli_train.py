@@ -36,6 +36,15 @@ def test_flags_and_settings_overrule_the_recipe(agentgym) -> None:
     assert "by grpo for 7 steps" in out
 
 
+def test_workers_are_of_each_environment_of_a_mix(agentgym) -> None:
+    given = ("--env", "alfworld,webshop", "--workers", "ray:3", "--set", "mix.webshop.share=2")
+    code, out, _ = agentgym("train", *given, "--dry-run")
+    assert code == 0
+    assert out.count('workers = "ray:3"') == 2
+    assert "share = 2.0" in out
+    assert "would train alfworld-tiny by epo for 50 steps of 64 episodes on 6719 tasks" in out
+
+
 def test_a_recipe_may_leave_the_method_to_its_default(agentgym, tmp_path: Path) -> None:
     recipe = tmp_path / "own.toml"
     recipe.write_text(
@@ -54,6 +63,9 @@ def test_a_recipe_may_leave_the_method_to_its_default(agentgym, tmp_path: Path) 
         (["--env", "alfworld", "--method", "epoo"], "did you mean epo"),
         (["--env", "alfworld", "--method", "epo:publshed"], "preset of epo"),
         (["--env", "alfworld", "--set", "optim.lrr=1"], "did you mean optim.lr"),
+        (["--env", "alfworld", "--workers", "rays:2"], "workers is 'rays:2'; expected how many"),
+        (["--env", "alfworld,alfworld"], "each environment once"),
+        (["--env", "alfworld,webshp"], "did you mean webshop"),
         (["--env", "alfworld", "--set", "method.alpah=1"], "did you mean alpha"),
         (["--env", "alfworld", "--method", "epo", "--set", "method.base=grp"], "did you mean grpo"),
         (["--env", "alfworld", "--method", "empg:released"], "no official code was released"),
