@@ -142,7 +142,7 @@ def sync_tree(folder: Path) -> None:
                 os.fsync(stream.fileno())
 
 
-def fill_empty(folder: Path, fill: Callable[[Path], None]) -> None:
+def fill_empty(folder: Path, fill: Callable[[Path], object]) -> None:
     """Make a folder that was not there, or is empty, whole or not at all.
 
     Args:
