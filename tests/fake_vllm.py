@@ -75,6 +75,7 @@ class FakeVLLM(ThreadingHTTPServer):
         self.broken = False
         self.deaf = False  # takes weights, says so, and does nothing
         self.healthy = True
+        self.gone = False  # answers as a gateway does that has nothing behind it
         self.faults: list[str | int] = []
         self.unhang = threading.Event()
         self.dies = 0  # in the middle of this completion, the first time; 0: of none
@@ -324,6 +325,9 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _answer(self, work: Any) -> None:
         server = self.server
+        if server.gone:
+            self._send(503, {"error": {"message": "nothing behind", "param": None, "code": 503}})
+            return
         sent = self.headers.get("Authorization")
         if server.api_key and self.path != "/health" and sent != f"Bearer {server.api_key}":
             self._send(401, {"error": "Unauthorized"})

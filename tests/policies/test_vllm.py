@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -327,6 +329,65 @@ def test_a_server_that_breaks_while_it_loads_says_so(server, connect, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')  # and no weights
     with pytest.raises(ServerError, match="answered 500"):
         policy.load(str(tmp_path), 1)
+
+
+def within(seconds, condition):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", ["disk", "lora"])
+def test_weights_wait_for_turns_under_way_and_the_next_turns_for_the_weights(
+    way, server, connect, adapter, model, tokenizer, tmp_path
+):
+    policy = connect(server, way=way)
+    if way == "lora":
+        path, _ = adapter(tmp_path / "v1", 0.05)
+    else:
+        path = changed_folder(model, tokenizer, tmp_path / "v1")
+    (expected,) = ask(policy, turn("a"))
+    server.latency = 0.3
+    before = len(server.requests)
+    with ThreadPoolExecutor() as threads:
+        under_way = threads.submit(ask, policy, turn("a"))
+        within(5, lambda: server.in_flight == 1)
+        loading = threads.submit(policy.load, path, 1)
+        time.sleep(0.05)
+        (second,) = threads.submit(ask, policy, turn("b")).result()
+        loading.result()
+        assert under_way.result() == [expected]
+    assert (expected.version, second.version, policy.version) == (0, 1, 1)
+    paths = [path for path, body in server.requests[before:] if "prompt_logprobs" not in body]
+    route = "/collective_rpc" if way == "disk" else vllm_replica._LOAD
+    turns_before = paths[: paths.index(route)].count("/v1/completions")
+    assert turns_before == 1  # that which was under way, and not the next one
+    assert server.completions()[-1]["cache_salt"] == "v1"
+
+
+def test_a_server_that_was_away_when_weights_came_has_them_when_it_is_back(
+    serve_fake, served, connect, model, tokenizer, tmp_path
+):
+    first, second = (serve_fake(served) for _ in range(2))
+    policy = connect(first, second, patience=0.0)
+    (moved,) = ask(policy, turn("a"))
+    assert len(first.completions()) == 1
+    first.gone = True
+    (again,) = ask(policy, turn("a"))
+    assert again == replace(moved, faults=1)
+    policy.load(changed_folder(model, tokenizer, tmp_path / "v1"), 1)
+    (newer,) = ask(policy, turn("a"))
+    first.restart()
+    first.gone = False
+    replicas = policy._fleet.replicas
+    within(20, lambda: not replicas[0].away)
+    asked = len(first.completions())
+    (there,) = ask(policy, turn("b", seed=turn("a").seed))
+    assert len(first.completions()) == asked + 1
+    assert there == replace(newer, faults=0)
+    assert there.version == 1
+    assert policy.spent.moves == 1
 
 
 @pytest.fixture
