@@ -186,7 +186,7 @@ def test_a_server_that_is_started_to_take_weights_over_nccl_is_told_so(
         raise StartedError
 
     monkeypatch.setattr(module, "Nccl", lambda _: None)
-    monkeypatch.setattr(module, "ModelServer", start)
+    monkeypatch.setattr(module, "ModelServers", start)
     own = ServeOptions(arguments=("--more",))
     asked = Serving(ServerOptions(sync="nccl"), own, "MODEL", "float32", None, 128, ())
     with pytest.raises(StartedError), own_servers(trained, asked, tmp_path, print):
