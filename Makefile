@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm test-ray benchmark-envs benchmark-peers soak killed panels clean
+.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm test-ray benchmark-envs benchmark-peers soak killed panels clean test-chaos test-fuzz
 
 check: lint types imports test
 
@@ -84,6 +84,12 @@ test-learning: .venv/.made # every method learns the corridor from three seeds; 
 
 soak: .venv/.made # 20,000 episodes while their processes are killed; goes on where it was interrupted
 	$(BIN)/python benchmarks/soak.py --write
+
+test-chaos: .venv/.made # 50 training runs, each hit once and resumed; goes on where it was interrupted
+	$(BIN)/python benchmarks/chaos.py --write
+
+test-fuzz: .venv/.made # 100,000 broken inputs to every reader; about half an hour
+	AGENTGYM_FUZZ_WRITE=$(CURDIR)/benchmarks/fuzz.md $(BIN)/python -m pytest -m fuzz tests/fuzz
 
 killed: .venv/.made # evaluations that are killed at random moments end as unbroken ones; some minutes
 	$(BIN)/python benchmarks/killed.py

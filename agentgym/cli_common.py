@@ -54,7 +54,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, object]:
 def _value(text: str) -> object:
     try:
         read = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of too many digits
         return text
     value = read["value"]
     # Dates and the like mean nothing to an environment; they stay the text they were.

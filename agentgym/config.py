@@ -217,7 +217,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a TOML error is a ValueError
         raise DataError(f"cannot read {path}: {error}") from error
 
 
@@ -232,7 +232,7 @@ def override(setting: str) -> dict[str, Any]:
         raise UsageError(f"--set takes section.key=value, got {setting!r}")
     try:
         parsed: Any = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of too many digits
         parsed = value
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}

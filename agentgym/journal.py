@@ -113,7 +113,7 @@ def _check_protocol(folder: Path, protocol: Mapping[str, Any], *, began: bool) -
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}; choose another folder") from error
     refuse_another_protocol(folder, found, protocol)
 

@@ -166,7 +166,7 @@ def read_config(path: Path) -> ModelShape:
     """
     try:
         config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read the model's sizes from {path}: {error}") from error
     if not isinstance(config, dict):
         raise DataError(f"{path} holds no JSON object; expected the config.json of a model")

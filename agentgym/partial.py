@@ -38,7 +38,12 @@ class Part:
     def _read_note(self) -> Source | None:
         try:
             return Source(**json.loads(self._note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # none, or none of ours: nothing to resume
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # none, or none of ours: nothing to resume
             return None
 
     def conditions(self, url: str) -> dict[str, str]:

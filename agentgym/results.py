@@ -109,7 +109,7 @@ def read_results(path: Path) -> Evaluation:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read the results {path}: {error}") from error
     if not isinstance(content, dict) or "protocol" not in content:
         raise DataError(f"cannot read the results {path}: agentgym eval did not write this file")

@@ -260,7 +260,7 @@ def _table(path: Path, parse: Any, problems: list[str]) -> Mapping[str, Any]:
         table = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:  # both formats' errors are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # both formats' errors are ValueErrors
         problems.append(f"{path}: {error}")
         return {}
     if not isinstance(table, dict):

@@ -117,7 +117,7 @@ def read_line(line: bytes, path: Path, number: int) -> Line:
     """
     try:
         read = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested without end
         raise DataError(f"{path}, line {number} is no JSON: {error}") from error
     if not isinstance(read, dict):
         raise DataError(f"{path}, line {number} is no object of JSON; expected one episode a line")

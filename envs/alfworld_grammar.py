@@ -113,7 +113,7 @@ def _rules(text: str) -> Mapping[str, tuple[Alternative, ...]]:
             name: tuple(_alternative(one) for one in alternatives)
             for name, alternatives in content.items()
         }
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"the grammar's rules are broken: {error!r}") from error
 
 

@@ -95,7 +95,7 @@ def _load(folder: Path) -> Mapping[str, _Seen]:
     try:
         read = json.loads(_path(folder).read_text(encoding="utf-8"))
         return {name: _Seen(*values) for name, values in read.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}  # there is none, or it is broken: everything is read again
 
 

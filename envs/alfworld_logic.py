@@ -11,7 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, Protocol
+
+from agentgym.errors import DataError
 
 Arguments = tuple[str, ...]
 Binding = dict[str, str]
@@ -22,6 +25,8 @@ ROOT_TYPE = "object"
 
 
 _NO_FACTS: frozenset[Arguments] = frozenset()
+_MOST = 100_000
+"""Bindings of a question; games of the benchmark have some hundreds. More is no game but a trap."""
 
 
 class Literal(NamedTuple):
@@ -66,6 +71,7 @@ class Facts:
         if position not in indexes:
             indexes[position] = defaultdict(set)
             for arguments in self._facts[predicate]:
+                _refuse_short(predicate, arguments, position + 1)
                 indexes[position][arguments[position]].add(arguments)
         return indexes[position]
 
@@ -101,8 +107,11 @@ class Match:
 
     def extend(self, facts: Facts, bindings: Sequence[Binding]) -> list[Binding]:
         """Return each binding once for every fact that fits it."""
-        extended = []
+        extended: list[Binding] = []
+        for arguments in islice(facts.all(self.predicate), 1):  # all have as many
+            _refuse_short(self.predicate, arguments, len(self.known) + len(self.new))
         for binding in bindings:
+            _refuse_many(len(extended))
             found = self._candidates(facts, binding)
             for arguments in sorted(found) if self.in_order else found:
                 grown = self._unify(facts, binding, arguments)
@@ -181,6 +190,7 @@ class Enumerate:
     def extend(self, facts: Facts, bindings: Sequence[Binding]) -> list[Binding]:
         """Return each binding once for every member."""
         members = sorted(facts.members.get(self.kind, ()))
+        _refuse_many(len(bindings) * len(members))
         return [{**binding, self.variable: one} for binding in bindings for one in members]
 
 
@@ -255,6 +265,19 @@ class Query:
         known = tuple((at, term) for at, term in enumerate(literal.terms) if at not in taken)
         new = tuple((at, term, self.types.get(term, ROOT_TYPE)) for at, term in free)
         return Match(literal.predicate, known, new, self.in_order, self.distinct)
+
+
+def _refuse_short(predicate: str, arguments: Arguments, wanted: int) -> None:
+    if len(arguments) < wanted:
+        raise DataError(
+            f"a question asks for {wanted} arguments of {predicate}, and its facts have"
+            f" {len(arguments)}"
+        )
+
+
+def _refuse_many(count: int) -> None:
+    if count > _MOST:
+        raise DataError(f"a question has more than {_MOST:,} answers, which no game has")
 
 
 def _variables(terms: Arguments) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice, product
+from math import prod
 from typing import TypeAlias
 
 from agentgym.envs.alfworld_actions import Action, Domain, Effect, Problem
@@ -22,6 +23,9 @@ from agentgym.envs.alfworld_logic import ROOT_TYPE, Arguments, Literal, Query, g
 from agentgym.errors import DataError
 
 Node: TypeAlias = "str | list[Node]"
+
+_MOST_CHOICES = 10_000
+"""Ways in which a condition can hold; the benchmark's have a few. More is no game but a trap."""
 
 _COMMENT = re.compile(r";[^\n]*")
 _TOKEN = re.compile(r"[()]|\??[^\s()?]+")
@@ -246,6 +250,11 @@ def _disjuncts(
         case ["and" | "or" as joint, *inner]:
             choices = [_disjuncts(part, renamed, taken, wanted=wanted) for part in inner]
             if (joint == "and") is wanted:
+                if prod(map(len, choices)) > _MOST_CHOICES:
+                    raise DataError(
+                        f"a condition can hold in more than {_MOST_CHOICES:,} ways, which those of"
+                        " no game can"
+                    )
                 return [_conjunction(chosen) for chosen in product(*choices)]
             return [part for choice in choices for part in choice]
         case ["exists", variables, inner] if wanted:
@@ -263,6 +272,8 @@ def _introduced(
 ) -> list[_Part]:
     scope, types = dict(renamed), []
     for variable, kind in _typed(variables):
+        if not variable.startswith("?"):
+            raise DataError(f"expected a variable, as ?o, got {variable}")
         scope[variable] = _fresh(variable, taken)
         taken.add(scope[variable])
         types.append((scope[variable], kind))

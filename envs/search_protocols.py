@@ -12,12 +12,12 @@ first whole block: what was retrieved, or made up after the block, is never take
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from agentgym.blocks import first_block
 from agentgym.envs.search_data import Article
 from agentgym.errors import unknown
 
@@ -55,14 +55,14 @@ class Protocol(ABC):
     name: ClassVar[str]
     topk: ClassVar[int] = 3
     result_tokens: ClassVar[int] = 500  # of all results of a turn together
-    _blocks: ClassVar[re.Pattern[str]]
+    _tags: ClassVar[tuple[str, ...]]
 
     def read(self, action: str) -> Action:
         """Return what an action asks for: its first whole block decides."""
-        block = self._blocks.search(action)
+        block = first_block(action, self._tags)
         if block is None:
             return Misread("that is no action")
-        tag, content = block[1], block[2].strip()
+        tag, content = block.tag, block.content.strip()
         if not content:
             return Misread(f"there is nothing inside <{tag}>")
         return self._read_answer(content) if tag == "answer" else self._read_call(tag, content)
@@ -107,7 +107,7 @@ class SearchR1(Protocol):
     """B. Jin et al., "Search-R1", arXiv 2503.09516."""
 
     name: ClassVar[str] = "search_r1"
-    _blocks = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
+    _tags = ("search", "answer")
 
     def _list(self, articles: Sequence[Article]) -> str:
         # The title keeps the quotes that corpora store it in: models were trained on them.
@@ -122,7 +122,7 @@ class ToolCall(Protocol):
     """Tool calls as JSON, as chat models know them (verl's search tool)."""
 
     name: ClassVar[str] = "tool_call"
-    _blocks = re.compile(r"<(tool_call|answer)>(.*?)</\1>", re.DOTALL)
+    _tags = ("tool_call", "answer")
     _tools: ClassVar[tuple[str, ...]] = ("search", "web_search")
 
     def write_search(self, query: str) -> str:
@@ -166,7 +166,7 @@ class ARPO(Protocol):
     name: ClassVar[str] = "arpo"
     topk: ClassVar[int] = 10
     result_tokens: ClassVar[int] = 2500  # ten pages of 1,000 characters
-    _blocks = re.compile(r"<(search|python|answer)>(.*?)</\1>", re.DOTALL)
+    _tags = ("search", "python", "answer")
     _page: ClassVar[int] = 1000  # characters
 
     def write_answer(self, text: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from agentgym.blocks import first_block
 from agentgym.errors import UsageError, unknown
 
 _FORMATS = ("plain", "tags", "blocks")
@@ -58,8 +58,8 @@ class ActionFormat:
         """
         if self.name == "plain":
             return action
-        found = re.search(r"<think>.*?</think>", like, re.DOTALL)
-        thought = found[0] if found else ""
+        found = first_block(like, ("think",))
+        thought = like[found.begin : found.end] if found else ""
         if self.name == "blocks":  # the action is the block itself, its tags included
             return thought + action
         return f"{thought or '<think></think>'}<action>{action}</action>"
@@ -101,24 +101,24 @@ def _read_tags(text: str) -> tuple[str | None, str]:
         for marker in (f"<{tag}>", f"</{tag}>"):
             if marker not in text:
                 return f"there is no {marker}", ""
-    thought = re.search(r"<think>.*?</think>", text, re.DOTALL)
+    thought = first_block(text, ("think",))
     if thought is None:
         return "</think> stands before <think>", ""
     # An action inside the reasoning is a quotation, and so is looked for only after it.
-    action = re.search(r"<action>(.*?)</action>", text[thought.end() :], re.DOTALL)
+    action = first_block(text, ("action",), thought.end)
     if action is None:
         return "there is no whole <action>…</action> after </think>", ""
-    if "<action>" in action[1]:
+    if "<action>" in action.content:
         return "an <action> is opened inside another", ""
-    return None, action[1]
+    return None, action.content
 
 
 def _read_block(text: str, tags: tuple[str, ...]) -> tuple[str | None, str]:
     """Return why there is no block (None if there is one), and the block."""
     ends = [text.find(end) + len(end) for end in (f"</{tag}>" for tag in tags) if end in text]
-    names = "|".join(map(re.escape, tags))
-    block = re.search(rf"<({names})>.*?</\1>", text[: min(ends, default=0)], re.DOTALL)
+    said = text[: min(ends, default=0)]
+    block = first_block(said, tags)
     if block is None:
         wanted = " or ".join(f"<{tag}>…</{tag}>" for tag in tags)
         return f"there is no whole {wanted}", ""
-    return None, block[0]
+    return None, said[block.begin : block.end]

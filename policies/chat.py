@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from agentgym.errors import UsageError
-from agentgym.policies.control_tokens import ControlTokens
+from agentgym.policies.control_tokens import ControlTokens, whole
 from agentgym.policies.prompt import Message
 
 # Stand-ins for what is said. Some templates cut reasoning out of earlier answers, so one reasons.
@@ -184,7 +184,7 @@ class Chat:
         return tuple(
             token
             for piece in pieces
-            for token in self.tokenizer.encode(piece, add_special_tokens=False)
+            for token in self.tokenizer.encode(whole(piece), add_special_tokens=False)
         )
 
     @staticmethod

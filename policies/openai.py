@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentgym.episodes import sum_usage
 from agentgym.errors import ContextOverflow, ServerError, UsageError
 from agentgym.policies.action_format import Parsed
+from agentgym.policies.control_tokens import whole
 from agentgym.policies.prompt import Message, Past, Prompt
 from agentgym.types import Usage, View
 
@@ -171,10 +172,11 @@ class Endpoint:
             **self.options.request,
         }
         sent = {name: value for name, value in fields.items() if value is not None}
+        told = [{**one, "content": whole(one["content"])} for one in messages]
         try:
             answer: Any = await self._open().chat.completions.create(
                 model=self.options.model,
-                messages=messages,  # type: ignore[arg-type] # plain dicts do
+                messages=told,  # type: ignore[arg-type] # plain dicts do
                 extra_body=sent,
             )
         except openai.APIConnectionError as error:

@@ -121,10 +121,7 @@ class Template:
         texts = {k: v.strip("\n") for k, v in zip(parts[::2], parts[1::2], strict=True)}
         if len(texts) < len(parts) // 2:
             raise DataError(f"template {name}: a section is there twice; name each once")
-        for section, content in texts.items():
-            if section not in PLACEHOLDERS:
-                raise DataError(f"template {name}: {unknown('section', section, PLACEHOLDERS)}")
-            _check_placeholders(name, section, content)
+        _check_sections(name, texts)
         return cls(name, _read_header(name, header), texts)
 
     def section(self, section: str, **values: object) -> str:
@@ -273,6 +270,13 @@ def _read_header(name: str, header: str) -> ActionFormat:
     return action_format(fields["format"], fields.get("lowercase") == "yes", tags)
 
 
+def _check_sections(name: str, texts: Mapping[str, str]) -> None:
+    for section, content in texts.items():
+        if section not in PLACEHOLDERS:
+            raise DataError(f"template {name}: {unknown('section', section, PLACEHOLDERS)}")
+        _check_placeholders(name, section, content)
+
+
 def _check_placeholders(name: str, section: str, content: str) -> None:
     allowed = PLACEHOLDERS[section]
     try:
@@ -342,6 +346,8 @@ def saved_prompt(folder: Path) -> Prompt | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        # A folder of anybody's: in braces stands what a template may name, and no format or member.
+        _check_sections(content["name"], content["texts"])
         template = Template(
             content["name"],
             action_format(content["format"], content["lowercase"], content.get("tags", ())),
@@ -349,7 +355,7 @@ def saved_prompt(folder: Path) -> Prompt | None:
         )
         prompt = Prompt(template, Context.parse(content["context"]))
         expected = content["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"cannot read the prompt {path}: {error!r}") from error
     if prompt.digest != expected:
         raise DataError(

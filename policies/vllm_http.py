@@ -182,6 +182,6 @@ def _reason(answer: httpx2.Response) -> tuple[str, str | None]:
     try:
         error = json.loads(answer.text)["error"]
         message, param = str(error["message"]), error.get("param")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message, param = answer.text, None
     return " ".join(message.split())[:300] or answer.reason_phrase, param

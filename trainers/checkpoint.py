@@ -38,7 +38,8 @@ UNREADABLE = (
     EOFError,
     ValueError,
     TypeError,
-    KeyError,
+    LookupError,
+    ArithmeticError,
     AttributeError,
     RuntimeError,
     UnpicklingError,
@@ -107,13 +108,13 @@ def load_trainer_state(folder: Path, learner: Learner, method: Chain) -> int:
         saved_with, step = progress["method"], int(progress["step"])
         tensors = load((folder / TENSORS).read_bytes()) if (folder / TENSORS).exists() else {}
         state = join(progress["state"], tensors)
+        if saved_with != method.name:
+            raise UsageError(
+                f"the checkpoint {folder} is of method {saved_with}, this run is {method.name};"
+                f" set method.name to {saved_with} in the run's config.toml, or start a new run"
+            )
+        learner.load_state_dict(optimizer)
+        method.load_state(state)
     except UNREADABLE as error:
         raise DataError(f"cannot read the checkpoint {folder}: {error!r}") from error
-    if saved_with != method.name:
-        raise UsageError(
-            f"the checkpoint {folder} is of method {saved_with}, this run is {method.name};"
-            f" set method.name to {saved_with} in the run's config.toml, or start a new run"
-        )
-    learner.load_state_dict(optimizer)
-    method.load_state(state)
     return step

@@ -155,7 +155,7 @@ def _read(path: Path) -> Iterator[Demonstration]:
             write_atomic(path, whole)
         for line in whole.decode().splitlines():
             yield _demonstration(json.loads(line))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"cannot read the demonstrations in {path}: {error!r}; remove it, and they are played"
             " again"

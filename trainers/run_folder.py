@@ -272,7 +272,7 @@ class RunFolder:
         pointer = self.path / "checkpoints" / "latest"
         if not pointer.exists():
             return None
-        name = pointer.read_text(encoding="utf-8").strip()
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
         folder = pointer.parent / name
         number = name.removeprefix("step_")
         if not number.isdecimal() or not folder.is_dir():

@@ -139,3 +139,14 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path) -> None:
     for name in ("bad.toml", "missing.toml"):
         with pytest.raises(DataError, match=f"cannot read .*{name}"):
             read_toml(tmp_path / name)
+
+
+def test_a_number_of_too_many_digits_is_refused_in_a_file_and_a_text_in_a_setting(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "huge.toml"
+    for content in (f"steps = {'9' * 5000}", "steps = " + "[" * 9000):
+        path.write_text(content)
+        with pytest.raises(DataError, match="cannot read"):
+            read_toml(path)
+        assert override(content.replace("steps = ", "steps="))["steps"] == content[8:]

@@ -92,6 +92,9 @@ def test_a_run_of_another_version_is_shown_and_said(make_run: MakeRun) -> None:
 
 def test_a_broken_configuration_is_named_and_the_rest_loads(make_run: MakeRun) -> None:
     folder = make_run()
+    (folder / "env.json").write_text('{"a":' * 9999)
+    assert any("env.json" in problem for problem in open_run(folder).problems)
+    (folder / "env.json").unlink()
     (folder / "config.toml").write_text("seed = ")
     run = open_run(folder)
     (problem,) = run.problems

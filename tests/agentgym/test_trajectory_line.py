@@ -43,6 +43,7 @@ def test_lines_are_read_compressed_or_not_without_one_that_was_cut_off(
     [
         (b"{}\nno\n", r"f, line 2 is no JSON"),
         (b"{}\n{}\n3\n", r"f, line 3 is no object"),
+        (b"{}\n" + b'{"a":' * 9999 + b"\n", r"f, line 2 is no JSON"),
         (gzip.compress(b"{}\n" * 99)[:-9], r"cannot read .*f: "),
         (None, r"cannot read .*f: .*No such file"),
     ],

@@ -6,6 +6,7 @@ import pytest
 
 from agentgym.envs.alfworld_logic import Facts, Literal, Query
 from agentgym.envs.alfworld_pddl import read_domain, read_problem
+from agentgym.errors import DataError
 
 ON = Literal("on", ("?x", "?y"))
 RED = Literal("red", ("?x",))
@@ -114,3 +115,33 @@ def test_a_domain_of_disjunctions_negations_and_conditional_effects_is_read() ->
     assert switch.changes(facts, ("a",)) == [(Literal("on", ("a",)), False)]
     assert move.possible(facts) == [("a", "b")]  # from a to a changes nothing: no action
     assert problem.goal[0].solutions(facts, {}) == [{"?b": "a"}]
+
+
+def test_a_question_for_more_arguments_than_there_are_is_refused(facts: Facts) -> None:
+    for query in (Query((Literal("red", ("?x", "?y")),)), Query((Literal("red", ("?x", "b")),))):
+        with pytest.raises(DataError, match="asks for 2 arguments of red, and its facts have 1"):
+            answers(query, facts)
+
+
+def test_a_question_with_too_many_answers_is_refused_and_takes_no_time(facts: Facts) -> None:
+    many = {f"?{n}": "object" for n in range(12)}  # 4^12 = 16,777,216
+    with pytest.raises(DataError, match="more than 100,000 answers"):
+        answers(Query((), types=many), facts)
+    crowd = Facts({"on": {(str(n), "b") for n in range(400)}}, {})
+    pairs = tuple(Literal("on", (f"?{n}", "b")) for n in range(3))  # 400^3
+    with pytest.raises(DataError, match="more than 100,000 answers"):
+        answers(Query(pairs), crowd)
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ("(exists (o - object) (on o b))", "expected a variable, as [?]o, got o"),
+        ("(and" + " (or (on a b) (on b a))" * 14 + ")", "in more than 10,000 ways"),  # 2^14
+    ],
+)
+def test_a_goal_that_is_a_trap_is_refused(goal: str, message: str) -> None:
+    domain = read_domain("(define (domain d) (:predicates (on ?a ?b)))")
+    problem = f"(define (problem p) (:objects a b - object) (:init (on a b)) (:goal {goal}))"
+    with pytest.raises(DataError, match=message):
+        read_problem(problem, domain)

@@ -225,3 +225,11 @@ def test_a_system_message_moves_into_the_first_question_where_there_is_no_such_r
         tokenizer = tokenizer_with(chat_templates[quirk])
         ids = Script(prompt, tokenizer).begin().observe(view_of("a", 0))
         assert expected in tokenizer.decode(ids)
+
+
+def test_halves_of_characters_are_read_as_question_marks(tokenizer) -> None:
+    script = Script(load_prompt("text", "plain", "full"), tokenizer)
+    broken, plain = (
+        script.begin().observe(view_of(f"a cup{half} 1", 0)) for half in ("\ud83d", "?")
+    )
+    assert broken == plain

@@ -373,3 +373,14 @@ def test_the_command_evaluates_an_endpoint(
     code, _, err = run(*remote, "--model", "m", "-n", "1")
     assert (code, err.count("\n")) == (1, 1)
     assert "the key is read from OPENAI_API_KEY" in err
+
+
+def test_halves_of_characters_are_sent_as_question_marks(server: ChatServer) -> None:
+    async def run() -> None:
+        async with Endpoint(EndpointOptions(model="m", url=server.url)) as endpoint:
+            episode = endpoint.begin(load_prompt("corridor", "tags", "full"), "s")
+            await episode.answer(view(0, "a cup\ud83d 1"))
+
+    asyncio.run(run())
+    (request,) = server.requests
+    assert "a cup? 1" in request["messages"][-1]["content"]

@@ -156,3 +156,16 @@ def test_a_model_folder_whose_words_and_digest_part_is_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(DataError, match="cannot read the prompt"):
         saved_prompt(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words", ["{observation:>999999999}", "{observation.__class__}", "{observation!r}", "{0}", "{"]
+)
+def test_a_model_folder_cannot_name_in_braces_what_a_template_cannot(tmp_path, words):
+    load_prompt("corridor", "plain", "full").save(tmp_path)
+    path = tmp_path / "prompt.json"
+    content = json.loads(path.read_text())
+    content["texts"]["full.next"] = words  # rendered, the first takes a gigabyte
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"section full\.next"):
+        saved_prompt(tmp_path)

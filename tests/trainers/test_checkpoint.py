@@ -141,3 +141,31 @@ def test_a_checkpoint_of_another_method_is_refused_before_anything_is_loaded(
     with pytest.raises(UsageError, match="is of method epo, this run is grpo"):
         load_trainer_state(checkpoint, learner, build_chain({}, steps=10))  # type: ignore[arg-type]
     assert learner.state is None
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"grpo": {}},
+        {"grpo": {}, "epo": {}},
+        {"grpo": {}, "epo": {"turns": {"x": [1, 2]}, "overall": [1, 2]}},
+        {"grpo": {}, "epo": {"turns": [], "overall": [1]}},
+    ],
+)
+def test_a_state_that_lacks_a_part_is_one_clear_error(
+    checkpoint: Path, state: dict[str, Any]
+) -> None:
+    progress = {"step": 2, "method": "epo", "state": state}
+    (checkpoint / PROGRESS).write_text(json.dumps(progress))
+    with pytest.raises(DataError, match="cannot read the checkpoint"):
+        load_trainer_state(checkpoint, FakeLearner(), epo())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [b"0.", b"\x80\x02R.", b"(((((0000.", b"\x80\x02q\x00."])
+def test_an_optimiser_file_that_unpickles_to_nothing_is_one_clear_error(
+    checkpoint: Path, content: bytes
+) -> None:
+    (checkpoint / OPTIMIZER).write_bytes(content)
+    with pytest.raises(DataError, match="cannot read the checkpoint"):
+        load_trainer_state(checkpoint, FakeLearner(), epo())  # type: ignore[arg-type]

@@ -233,3 +233,11 @@ def test_a_checkpoint_in_the_place_of_an_older_one_is_the_new_one(tmp_path: Path
     assert found is not None
     assert (found[1] / "weights").read_text() == "new"
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == ["latest", "step_000001"]
+
+
+def test_a_pointer_that_is_no_text_is_named(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    save(run, 1)
+    (run.path / "checkpoints" / "latest").write_bytes(b"step_\xff\xfe")
+    with pytest.raises(DataError, match="is no checkpoint in"):
+        run.latest_checkpoint()
