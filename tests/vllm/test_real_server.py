@@ -187,36 +187,81 @@ def test_two_steps_of_epo_on_alfworld_with_whole_weights(tiny, tmp_path):
     assert not (tmp_path / "epo-disk" / "sync").exists()
 
 
-def test_a_run_whose_server_is_killed_in_the_middle_of_a_rollout_loses_nothing(
-    tmp_path, monkeypatch
-):
-    killed = []
+def completions(log):
+    return log.read_text().count("POST /v1/completions")
 
-    class Killed(serve_many.ModelServer):
-        """Is killed, with all its processes, while the second step is sampled."""
 
-        def wait_until_ready(self):
-            super().wait_until_ready()
-            threading.Thread(target=self.kill_when_busy, daemon=True).start()
+@pytest.fixture
+def killed(monkeypatch):
+    """Makes a server be killed, with all its processes, while the second step is sampled.
 
-        def kill_when_busy(self):
-            log = tmp_path / "epo-killed" / "logs" / "vllm.log"
-            path = tmp_path / "epo-killed" / "metrics.jsonl"
-            while not (path.exists() and path.read_text()):
+    Returns a list of the servers that were.
+    """
+    found = []
+
+    def kill_one(run, name, turns):
+        log, metrics_of_run = run / "logs" / name, run / "metrics.jsonl"
+
+        def kill_when_busy(server):
+            while not (metrics_of_run.exists() and metrics_of_run.read_text()):
                 time.sleep(0.02)
-            seen = log.read_text().count("POST /v1/completions")
-            while log.read_text().count("POST /v1/completions") < seen + 8:
+            seen = completions(log)
+            while completions(log) < seen + turns:
                 time.sleep(0.01)
-            os.killpg(self.group, signal.SIGKILL)
-            killed.append(time.monotonic())
+            os.killpg(server.group, signal.SIGKILL)
+            found.append(server)
 
-    monkeypatch.setattr(serve_many, "ModelServer", Killed)
+        class Killed(serve_many.ModelServer):
+            def wait_until_ready(self):
+                super().wait_until_ready()
+                if self._log == log:
+                    threading.Thread(target=kill_when_busy, args=[self], daemon=True).start()
+
+        monkeypatch.setattr(serve_many, "ModelServer", Killed)
+        return found
+
+    return kill_one
+
+
+def test_a_run_whose_server_is_killed_in_the_middle_of_a_rollout_loses_nothing(tmp_path, killed):
+    dead = killed(tmp_path / "epo-killed", "vllm.log", 8)
     steps = train(alfworld(policy={"serve": {}}), tmp_path / "epo-killed")
-    assert len(killed) == 1
+    assert len(dead) == 1
     assert [step["step"] for step in steps] == [1, 2]
     assert steps[1]["episode/faults"] > 0
     assert sum(steps[1][f"stop/{stop}"] for stop in ("terminated", "turns", "tokens")) == 1
     say(f"killed: {steps[1]['episode/faults']:.0f} turns sampled again, none lost")
+
+
+def test_of_two_servers_one_is_killed_and_comes_back_with_the_last_weights(tmp_path, killed):
+    run = tmp_path / "epo-pair"
+    dead = killed(run, "vllm-1.log", 4)
+    answered = []
+
+    def wait_for_the_dead(step):
+        say(f"step {step['step']}: {step['episode/faults']:.0f} turns were lost and sampled again")
+        if step["step"] == 3:  # the third was taken without it; the fourth shall have it again
+            begun = time.monotonic()
+            while not dead[0]._answers():
+                assert time.monotonic() - begun < 600
+                time.sleep(0.5)
+            time.sleep(10)  # it is looked for every five seconds, and given its weights
+            answered.append(completions(run / "logs" / "vllm-1.log"))
+
+    # Nobody waits for it: in so few seconds no vLLM is started.
+    policy = {"serve": {"replicas": 2}, "server": {"patience": 5.0}}
+    config = alfworld(steps=4, policy=policy)
+    run_training(config, run, Reporter(say, wait_for_the_dead), resume=False)
+    steps = metrics(run)
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    assert dead[0].restarts == 1
+    assert steps[1]["episode/faults"] > 0
+    assert [step["episode/faults"] for step in steps if step["step"] != 2] == [0, 0, 0]
+    worst = max(step["rollout/logprob_abs_diff_max"] for step in steps)
+    assert worst < TOLERANCE  # also of what the one that came back sampled
+    again = completions(run / "logs" / "vllm-1.log") - answered[0]
+    assert again > 6  # more than the fixed tokens are asked for
+    say(f"pair: at most {worst:.1e} nats apart; back, it answered {again} requests more")
 
 
 def test_one_step_of_an_adapter_on_smollm2(tmp_path):
