@@ -92,6 +92,29 @@ def test_a_served_run_trains_on_what_the_server_sampled_with_the_trainers_weight
     assert not (run / "sync").exists()
 
 
+def test_a_key_is_nowhere_in_a_run(
+    server: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {name: f"secret of {name}" for name in ("VLLM_API_KEY", "OPENAI_API_KEY")}
+    for name, secret in (secrets | {"AGENTGYM_TOKEN": "secret of AGENTGYM_TOKEN"}).items():
+        monkeypatch.setenv(name, secret)
+    server.api_key = secrets["VLLM_API_KEY"]
+    config = config_of(model, {"server": {"urls": [server.url]}}, steps=1)
+    said: list[str] = []
+    run_training(config, tmp_path / "run", Reporter(said.append, lambda _: None), resume=False)
+    assert {seen.get("Authorization") for seen in server.headers_seen} == {
+        f"Bearer {server.api_key}"
+    }
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not any("secret of" in line for line in said)
+    for path in files:
+        content = path.read_bytes()
+        assert b"secret of" not in (
+            gzip.decompress(content) if path.suffix == ".gz" else content
+        ), path
+
+
 def test_a_served_run_with_an_adapter(server: Any, model: Path, tmp_path: Path) -> None:
     policy = {"server": {"urls": [server.url]}, "lora": {"rank": 4}}
     run_training(config_of(model, policy), tmp_path / "run", QUIET, resume=False)
