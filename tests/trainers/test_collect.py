@@ -114,3 +114,18 @@ def test_a_group_left_with_one_of_several_has_nothing_to_compare(
     chain = Chain("x", [Method(Options(), 10)], OUTCOME)
     found = collect(lambda _: ([Group("a", tuple(made))], []), chain, ["a"], [], 1)
     assert sum(len(group.trajectories) for group in found.groups) == left
+
+
+def test_errors_are_counted_as_a_share_and_each_reason_is_told_once(make_trajectory) -> None:
+    whole = [make_trajectory("a", 0), make_trajectory("a", 1)]
+    broken = [
+        replace(make_trajectory(task, 2), stop=Stop.ERROR, error=reason)
+        for task, reason in (("a", "no page"), ("b", "no power"), ("c", "no page"))
+    ]
+    chain = Chain("x", [Method(Options(), 10)], OUTCOME)
+    found = collect(lambda _: ([Group("a", tuple(whole))], broken), chain, ["a"], [], 1)
+    assert found.metrics()["rollout/errors"] == 3
+    assert found.metrics()["rollout/error_rate"] == 3 / 5
+    assert found.reasons() == ["no page", "no power"]
+    assert found.what_broke() == "3 episodes broke, in task a: no page; in task b: no power"
+    assert found.what_broke({"no page"}) == "3 episodes broke, in task b: no power"

@@ -103,3 +103,18 @@ def test_turns_that_repeat_the_action_before_are_counted_of_those_that_have_one_
     measured = episode_metrics([replace(fresh, turns=turns), alone], 99)
     assert measured["episode/repeated_action_rate"] == 0.5
     assert "episode/repeated_action_rate" not in episode_metrics([alone], 99)
+
+
+def test_errors_are_counted_by_environment(make_trajectory, make_batch) -> None:
+    played = [
+        replace(make_trajectory(task, 0, won=won), suite=f"{env}/train")
+        for env, task, won in (("shop", "a", True), ("shop", "b", False), ("house", "c", False))
+    ]
+    broken = [replace(played[2], stop=Stop.ERROR), replace(played[0], stop=Stop.ERROR)]
+    names = ["shop", "house", "lab"]
+    found = metrics_by_environment(names, played, [*broken, broken[0]], make_batch(played))
+    assert [found[f"rollout/{name}/errors"] for name in names] == [1, 2, 0]
+    assert found["episode/shop/success_rate"] == 0.5
+    assert found["reward/house/mean"] == 0
+    assert not [name for name in found if name.startswith("episode/lab")]  # not drawn in this step
+    assert metrics_by_environment(["shop"], played[:2], [], make_batch(played[:2])) == {}
