@@ -6,7 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agentgym.trainers.metrics import age_metrics, batch_metrics, episode_metrics
+from agentgym.trainers.metrics import (
+    age_metrics,
+    batch_metrics,
+    episode_metrics,
+    metrics_by_environment,
+)
 from agentgym.types import Stop
 
 
