@@ -5,6 +5,7 @@ vocabulary. With P parameters, S processes that share them in shards (1 where ea
 padded tokens of a micro-batch and L layers, in bytes:
 
     weights      4 P / S                       2 P frozen in bfloat16, and 4 A of an adapter
+                 4 P                           more in shards: the whole model that samples
     gradients    4 P / S                       4 P more while the sum over micro-batches is whole
     optimiser    8 P / S                       AdamW's two moments
     activations  T (L a + f)                   what the backward pass needs
@@ -12,7 +13,7 @@ padded tokens of a micro-batch and L layers, in bytes:
       a          2 norms + inputs of matrices + 2 w (q + k) + 4 w i + 4 heads + 8
                  w = 4 in float32, 2 in bfloat16; each term is counted in ``_layer_activations``
     logits       4 min(T V, 2^25) kept, blocks of 2^21, and copies of the output's matrix
-    keys, values 2 L k bytes a token of context and episode
+    keys, values 2 w L k                       a token of context and episode
 
 ``a`` is what transformers' layers save with fused attention, to the byte; a test compares. Not
 calculated, but allowed for: what CUDA and its libraries take, and what lies between tensors.
@@ -209,9 +210,8 @@ def _pass(shape: ModelShape, training: Training, trainers: Trainers) -> Iterator
     lora, tokens = training.lora_rank or 0, training.tokens
     layer = _layer_activations(shape, training, moved_half=sharded_half)
     residual = 2 if sharded_half or training.frozen_half else 4
-    ends = (
-        4 + (0 if lora else residual) + (4 if not training.half else residual + 2)
-    ) * shape.hidden
+    states = residual + 2 if training.half else 4  # what the last norm gives, and its cast
+    ends = (4 + (0 if lora else residual) + states) * shape.hidden
     kept = residual * shape.hidden if training.checkpointing else layer
     how = f"{tokens:,} tokens x {shape.layers} layers x {kept:,}"
     activations = tokens * (shape.layers * kept + ends)
