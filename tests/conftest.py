@@ -1,8 +1,9 @@
 """What all tests share."""
 
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -20,6 +21,15 @@ def interrupts_arrive() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def unexplained() -> Callable[[Iterable[str]], list[str]]:
+    """Return those of some names of metrics that the page about metrics does not have."""
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    written = re.findall(r"`([a-z_]+/[a-z_/<>]+)`", page)
+    known = re.compile("|".join(re.sub("<[a-z]+>", ".+", name) for name in written))
+    return lambda names: sorted({name for name in names if not known.fullmatch(name)} - {"step"})
 
 
 def _module_beside(name: str) -> ModuleType:
