@@ -10,7 +10,7 @@ import typer
 
 from agentgym.cli_common import Host
 from agentgym.cli_runs import open_runs
-from agentgym.console import say
+from agentgym.console import say, warn
 from agentgym.door import LOOPBACK, Door, open_door
 from agentgym.errors import UsageError
 
@@ -49,7 +49,9 @@ def view(
     elif export is not None:
         from agentgym.view import export as write
 
-        carried, left_out = write(opened, export, limit)
+        carried, left_out, problems = write(opened, export, limit)
+        for problem in problems:
+            warn(f"agentgym: {problem}")
         more = f"; {left_out} more are left out, --limit raises it" if left_out else ""
         say(f"written: {export}, with {carried} trajectories{more}")
     else:

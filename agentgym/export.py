@@ -85,6 +85,11 @@ class Wanted:
     won: bool = False
     score: float = 0.0
 
+    def __str__(self) -> str:
+        """Return it as words."""
+        won = ", was won" if self.won else ""
+        return f"of {self.source}{won} and scored {self.score:g} or more"
+
     def takes(self, trajectory: Mapping[str, Any]) -> bool:
         """Return whether an episode is wanted; one that a fault ended never is."""
         score = trajectory.get("score")
@@ -130,7 +135,11 @@ def export_messages(run: Run, out: Path, wanted: Wanted) -> Exported:
                 rows += _rows(trajectory, source, prompts[suite])
                 episodes += 1
     if not rows:
-        raise UsageError(f"no episode of {run.path} is wanted; ask for others than {wanted}")
+        unread = f"; {problems[0]}" if problems else ""
+        raise UsageError(
+            f"no episode of {run.path} that can be read is {wanted}; ask for others with --from,"
+            f" --won and --score{unread}"
+        )
     table = import_module("pyarrow").Table.from_pylist(rows)
     content = io.BytesIO()
     parquet.write_table(table, content)

@@ -77,7 +77,8 @@ def plot(
         groups = by_seed(runs)
         for axes, (panel, names) in zip(places, panels, strict=False):
             if panel.heat:
-                _heat(figure, axes, panel, names, runs[0])
+                has_it = (run for run in runs if any(series(run.steps, name) for name in names))
+                _heat(figure, axes, panel, names, next(has_it))
             else:
                 _lines(axes, panel, names, groups, band, smooth)
         for axes in list(places)[len(panels) :]:

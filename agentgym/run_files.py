@@ -101,10 +101,10 @@ def open_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected that of a run, as runs/NAME")
     problems: list[str] = []
-    measured = _table(folder / _RESULTS_FILE, json.loads, problems)
+    measured = _results(folder / _RESULTS_FILE, problems)
     begun = folder / "eval/step_000000"
     paths = sorted((*begun.glob(_RESULTS_FILE), *begun.glob(f"*/*/{_RESULTS_FILE}")))
-    first = [measured] if measured else [_table(path, json.loads, problems) for path in paths]
+    first = [measured] if measured else [_results(path, problems) for path in paths]
     steps = _with_first(first, _metrics(folder / METRICS_FILE, problems))
     sources = tuple(sorted(_sources(folder), key=lambda s: (s.step, s.kind == "eval", s.name)))
     if not (steps or sources):
@@ -253,6 +253,15 @@ def _with_first(
 def _protocol(measured: Mapping[str, Any]) -> Mapping[str, Any]:
     protocol = measured.get("protocol")
     return protocol if isinstance(protocol, dict) else {}
+
+
+def _results(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    """Return the results of an evaluation; nothing of what is none."""
+    told = _table(path, json.loads, problems)
+    if told and "protocol" not in told:
+        problems.append(f"{path}: no results of an evaluation, which have a protocol")
+        return {}
+    return told
 
 
 def _table(path: Path, parse: Any, problems: list[str]) -> Mapping[str, Any]:

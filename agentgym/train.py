@@ -88,7 +88,13 @@ def resumed_config(folder: Path) -> Config:
     written = tomllib.loads(run.config)
     if "sft" in written:
         raise UsageError(f"the run in {folder} is behaviour cloning; resume it with --method sft")
-    config = load([written])
+    try:
+        config = load([written])
+    except UsageError as error:
+        raise UsageError(
+            f"{folder / 'config.toml'}: {error} Which version of agentgym wrote it is in"
+            f" {folder / 'env.json'}"
+        ) from error
     latest = run.latest_checkpoint()
     if latest is not None and latest[0] >= config.steps:
         raise UsageError(f"the run in {folder} is done: {config.steps} of {config.steps} steps")

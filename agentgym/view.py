@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from agentgym.door import ASK, Door
@@ -70,16 +70,21 @@ def embeddable(told: Mapping[str, Any]) -> str:
     return json.dumps(told, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def export(runs: Sequence[Run], out: Path, limit: int) -> tuple[int, int]:
+class Exported(NamedTuple):
+    """What an exported page has of trajectories."""
+
+    carried: int
+    left_out: int
+    problems: tuple[str, ...]  # a line for each thing that could not be read
+
+
+def export(runs: Sequence[Run], out: Path, limit: int) -> Exported:
     """Write the page with trajectories in it as one file.
 
     Args:
         runs: What it shows.
         out: The file.
         limit: How many trajectories it carries at most.
-
-    Returns:
-        How many it carries, and how many it leaves out.
 
     Raises:
         UsageError: ``out`` is a folder.
@@ -90,7 +95,8 @@ def export(runs: Sequence[Run], out: Path, limit: int) -> tuple[int, int]:
     carried = embedded(Reader(runs), limit)
     make_folder(out.parent)
     write_atomic(out, page(page_data(runs) | carried, served=False))
-    return len(carried["trajectories"]), carried["rows"]["left_out"]
+    told = carried["rows"]
+    return Exported(len(carried["trajectories"]), told["left_out"], tuple(told["problems"]))
 
 
 class ViewServer(ThreadingHTTPServer):

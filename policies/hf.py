@@ -358,7 +358,10 @@ def load_model(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"cannot load the model {name}: {_first_line(error)}") from error
+        why = _first_line(error)
+        if "ignore_mismatched_sizes" in why:  # a setting that nobody here could change
+            why = "its weights have other shapes than its config.json says"
+        raise DataError(f"cannot load the model {name}: {why}") from error
 
 
 def check_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What a run made opens in other programs."""
 
+import gzip
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -142,6 +143,13 @@ def test_nothing_wanted_is_said_and_nothing_is_written(run: Path, tmp_path: Path
     with pytest.raises(UsageError, match="no episode of"):
         export_messages(open_run(run), tmp_path / "x.parquet", Wanted(score=2.0))
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_what_could_not_be_read_is_said_where_nothing_is_left(run: Path, tmp_path: Path) -> None:
+    (path,) = (run / "trajectories").iterdir()
+    path.write_bytes(gzip.compress(b'{"prompt": "x", "completion": "y"}\n'))
+    with pytest.raises(UsageError, match=r"is of train and scored 0 or more; .* line 1: no traj"):
+        export_messages(open_run(run), tmp_path / "x.parquet", Wanted())
 
 
 def test_a_prompt_that_lists_what_a_run_does_not_keep_is_noted(run: Path, tmp_path: Path) -> None:

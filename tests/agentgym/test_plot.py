@@ -124,6 +124,17 @@ def test_the_command_draws_and_says_what_it_could_not_read(
     assert "metrics.jsonl line 4" in err
 
 
+def test_a_run_without_a_metric_leaves_its_picture_to_the_next(
+    agentgym: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    foreign, whole = make_run("foreign"), make_run("whole")
+    (foreign / "metrics.jsonl").write_text('{"loss": 1.0, "epoch": 2}\n')
+    code, _, err = agentgym("plot", foreign, whole, "-o", tmp_path / "curves")
+    assert code == 0
+    assert "no step in it" in err
+    assert "Entropy by turn" in (tmp_path / "curves.svg").read_text()
+
+
 def test_a_metric_that_only_a_later_run_has_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     first, second = make_run("a"), make_run("b")
     config = second / "config.toml"

@@ -133,6 +133,15 @@ def test_an_evaluation_is_named_by_its_protocol(make_run: MakeRun) -> None:
     assert not open_run(make_run("trained")).is_evaluation
 
 
+def test_results_that_no_evaluation_wrote_are_named_and_the_rest_loads(make_run: MakeRun) -> None:
+    folder = make_run()
+    path = folder / "eval" / "step_000000" / "results.json"
+    path.write_text('{"accuracy": 0.5}')
+    run = open_run(folder)
+    assert [line["step"] for line in run.steps] == [1, 2, 3]
+    assert run.problems == (f"{path}: no results of an evaluation, which have a protocol",)
+
+
 @pytest.mark.parametrize(
     ("paths", "names"),
     [

@@ -425,6 +425,15 @@ def test_a_run_of_behaviour_cloning_says_how_it_is_resumed(tmp_path: Path) -> No
         resumed_config(tmp_path)
 
 
+def test_a_run_of_a_version_with_other_settings_says_which_file_and_which_setting(
+    config: Config, tmp_path: Path
+) -> None:
+    text = config.to_toml().replace("[rollout]", "[rollout]\nfuture = 3")
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"config\.toml: unknown setting 'rollout\.future'"):
+        resumed_config(tmp_path)
+
+
 def test_a_checkpoint_of_another_method_is_refused(
     config: Config, unbroken: Path, tmp_path: Path
 ) -> None:

@@ -106,6 +106,18 @@ def test_what_a_model_said_cannot_end_the_element_that_holds_it(
     assert told_by(html)["trajectories"]["0 train/2 1"]["turns"][0]["action"] == EVIL
 
 
+def test_an_exported_page_is_written_and_what_it_could_not_read_is_said(
+    agentgym: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = make_run()
+    path = folder / "trajectories" / "step_000002.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    code, out, err = agentgym("view", folder, "--export", tmp_path / "report.html")
+    assert code == 0
+    assert f"agentgym: {path}: cut off after" in err
+    assert "written: " in out
+
+
 def test_text_that_looks_like_a_place_of_the_page_stays_text(make_run: MakeRun) -> None:
     run = open_run(make_run(say="@script@ @data@"))
     told = page_data([run]) | embedded(Reader([run]), 1)

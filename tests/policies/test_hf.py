@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from dataclasses import replace
 
@@ -308,6 +309,15 @@ def test_broken_weights_are_noticed(model_of, tokenizer):
         model.lm_head.weight[5] = float("nan")
     with pytest.raises(AgentGymError, match="not finite"):
         ask(policy, request("a", [20]))
+
+
+def test_weights_of_other_shapes_than_the_configuration_are_refused(model_of, tokenizer, tmp_path):
+    HFPolicy(model_of("llama"), tokenizer).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["intermediate_size"] *= 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="weights have other shapes than its"):
+        HFPolicy.from_pretrained(tmp_path)
 
 
 # Models whose past is more than plain attention ------------------------------------------------
