@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm test-ray benchmark-envs benchmark-peers soak killed panels clean test-chaos test-fuzz
+.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm test-ray test-export benchmark-envs benchmark-peers soak killed panels clean test-chaos test-fuzz
 
 check: lint types imports test
 
@@ -82,6 +82,16 @@ test-ray: .venv/.ray # environments on a local cluster of Ray; about 6 minutes o
 test-learning: .venv/.made # every method learns the corridor from three seeds; the suite takes one
 	AGENTGYM_LEARNING_SEEDS=3 $(BIN)/python -m pytest -s tests/learning/test_learning.py
 
+# Each wants versions of its own, also of what the other one needs.
+.venv-openenv/.made .venv-verifiers/.made: pyproject.toml agentgym/__init__.py
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,$(subst .venv-,,$(@D))]'
+	touch $@
+
+test-export: .venv-openenv/.made .venv-verifiers/.made # exported environments, played by other programs
+	.venv-openenv/bin/python -m pytest tests/agentgym/test_export_env.py
+	.venv-verifiers/bin/python -m pytest tests/agentgym/test_export_env.py
+
 soak: .venv/.made # 20,000 episodes while their processes are killed; goes on where it was interrupted
 	$(BIN)/python benchmarks/soak.py --write
 
@@ -98,4 +108,4 @@ panels: .venv/.made # held-out panels under chance, experts and bundled models; 
 	$(BIN)/python benchmarks/panels.py --write
 
 clean:
-	rm -rf .venv .venv-reference .venv-vllm .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-reference .venv-vllm .venv-peers .venv-openenv .venv-verifiers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

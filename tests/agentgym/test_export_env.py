@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +93,17 @@ def test_a_folder_that_holds_something_is_left_as_it_is(agentgym: Any, tmp_path:
     assert done.code == 2
     assert "nothing was written" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_the_commands_of_the_guide_run(
+    agentgym: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    guide = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines():
+        assert agentgym(*shlex.split(line)[1:]).code == 0, line
+    assert len(list(tmp_path.glob("*/README.md"))) == 2
 
 
 # OpenEnv ------------------------------------------------------------------------------------------
