@@ -89,7 +89,12 @@ def test_a_step_is_refilled_until_all_its_groups_have_a_signal(make_trajectory) 
     found = collect(play, chain, ["a", "b", "c"], ["d", "e", "f", "g"], 1)
     assert rounds == [["a", "b", "c"], ["d", "e"], ["f"]]
     assert [group.task for group in found.groups] == ["b", "e", "f"]
-    assert found.metrics() == {"rollout/errors": 0, "rollout/rounds": 3, "rollout/left_out": 6}
+    assert found.metrics() == {
+        "rollout/errors": 0,
+        "rollout/error_rate": 0,
+        "rollout/rounds": 3,
+        "rollout/left_out": 6,
+    }
 
 
 @pytest.mark.parametrize(("name", "value"), [("dapo", -1.28), ("grpo", -1.2)])
