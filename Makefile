@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 REFERENCE := .venv-reference/bin
 
-.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm test-ray test-export benchmark-envs benchmark-peers soak killed panels clean test-chaos test-fuzz
+.PHONY: check lint types imports test test-learning test-browser test-reference test-vllm test-ray test-scale test-export benchmark-envs benchmark-peers soak killed panels clean test-chaos test-fuzz
 
 check: lint types imports test
 
@@ -78,6 +78,10 @@ test-vllm: .venv/.smollm2 .venv-vllm/.made # against a real vLLM server on the C
 
 test-ray: .venv/.ray # environments on a local cluster of Ray; about 6 minutes on two busy cores
 	$(BIN)/python -m pytest -m ray tests/agentgym/test_workers.py tests/agentgym/test_ray.py
+
+test-scale: .venv/.made # every method on 2, 3 and 4 processes as on one; writes benchmarks/scale.md
+	$(BIN)/python -m pytest -m scale tests/trainers/test_distributed.py tests/agentgym/test_train_scale.py
+	$(BIN)/python benchmarks/scale.py --write
 
 test-learning: .venv/.made # every method learns the corridor from three seeds; the suite takes one
 	AGENTGYM_LEARNING_SEEDS=3 $(BIN)/python -m pytest -s tests/learning/test_learning.py

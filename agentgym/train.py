@@ -285,9 +285,11 @@ class _Trainee:
 
 def _trainee(config: Config, checkpoint: tuple[int, Path] | None, ranks: Ranks) -> _Trainee:
     """Return the model that a run begins with, or that of a checkpoint, and what trains it."""
-    asked = config.policy
-    device = str(ranks.device) if ranks.size > 1 else None
-    policy = _policy(config, checkpoint[1] if checkpoint else None, device)
+    asked, device = config.policy, str(ranks.device) if ranks.size > 1 else None
+    apart = config.parallel.weights == "sharded" and _serving(config).is_asked
+    # Where neither the learner nor the sampler uses the whole weights, they are for writing alone.
+    place = "cpu" if apart and asked.server.sync != "nccl" else device
+    policy = _policy(config, checkpoint[1] if checkpoint else None, place)
     spare_threads(policy.model)
     method = _method(config)
     learner = Learner(
@@ -296,12 +298,14 @@ def _trainee(config: Config, checkpoint: tuple[int, Path] | None, ranks: Ranks) 
         config.steps,
         method.needs,
         config.seed,
-        _reference(config, method, device) if checkpoint else None,
+        _reference(config, method, place) if checkpoint else None,
         asked.dtype,
         ranks,
         config.parallel,
     )
     done = load_trainer_state(checkpoint[1], learner, method) if checkpoint else 0
+    if apart and not ranks.is_first:
+        nn.Module.to(policy.model, "meta")  # and the first process writes
     check_context(asked.model, policy, asked.sampling)
     return _Trainee(policy, open_scripts(config, policy), method, learner, done)
 

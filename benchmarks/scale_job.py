@@ -8,6 +8,7 @@ first one writes how far both are apart:
     python benchmarks/scale_job.py compare OUT.json    every method
     python benchmarks/scale_job.py save OUT.json       two steps, and a checkpoint beside OUT.json
     python benchmarks/scale_job.py resume OUT.json     two more after it, against four unbroken
+    python benchmarks/scale_job.py speed OUT.json      tokens a second of a larger model
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,22 +251,23 @@ def apart(left: Trained, right: Trained) -> float:
 
 
 def metrics_apart(left: Trained, right: Trained) -> float:
-    """Return the largest difference between what was logged; infinite where names differ."""
+    """Return the largest difference between what was logged, as a share of what is above 1.
+
+    Infinite where one logged what the other did not.
+    """
     worst = 0.0
     for ours, theirs in zip(left.metrics, right.metrics, strict=True):
         if ours.keys() != theirs.keys():
             return math.inf
-        worst = max(worst, *(abs(ours[name] - theirs[name]) for name in ours))
+        shares = (abs(ours[n] - theirs[n]) / max(1.0, abs(ours[n])) for n in ours)
+        worst = max(worst, *shares)
     return worst
 
 
 def compared(case: Case, ranks: Ranks) -> dict[str, Any]:
-    """Train alone and together, and return how far both are apart."""
-    alone, together = begin(case, ALONE), begin(case, ranks)
-    before = alone.weights()
-    for one in (alone, together):
-        one.learn((1, 2))
-    moved = max((a - b).abs().max().item() for a, b in zip(alone.weights(), before, strict=True))
+    """Train together, and alone in the first process, and return how far both are apart."""
+    together = begin(case, ranks)
+    together.learn((1, 2))
     trained = together.learner.parameters
     sharded = [p for p in trained if isinstance(p, DTensor)]
     return {
@@ -269,15 +276,26 @@ def compared(case: Case, ranks: Ranks) -> dict[str, Any]:
         "dtype": case.dtype,
         "layout": case.layout,
         "ranks": ranks.size,
-        "difference": apart(alone, together),
-        "metrics_difference": metrics_apart(alone, together),
-        "moved": moved,
         "parameters": len(trained),
         "dtensors": len(sharded),
         "share": sum(p.to_local().numel() for p in sharded) / sum(p.numel() for p in trained),
         "split_groups": split_groups(together.batch, ranks),
-        "seconds_alone": alone.seconds,
         "seconds": together.seconds,
+        **ranks.by_first(partial(against_alone, case, together)),
+    }
+
+
+def against_alone(case: Case, together: Trained) -> dict[str, float]:
+    """Train alone, and return how far that is from what was trained together."""
+    alone = begin(case, ALONE)
+    before = alone.weights()
+    alone.learn((1, 2))
+    moved = max((a - b).abs().max().item() for a, b in zip(alone.weights(), before, strict=True))
+    return {
+        "difference": apart(alone, together),
+        "metrics_difference": metrics_apart(alone, together),
+        "moved": moved,
+        "seconds_alone": alone.seconds,
     }
 
 
@@ -341,10 +359,89 @@ def resume(ranks: Ranks, folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+# Speed --------------------------------------------------------------------------------------------
+
+
+def speed(ranks: Ranks, folder: Path) -> list[dict[str, Any]]:
+    """Return how many tokens a second are learnt, with a model large enough to be busy with it."""
+    found = []
+    for weights in ("whole", "sharded") if ranks.size > 1 else ("whole",):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=2048,
+            hidden_size=256,
+            intermediate_size=768,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+        )
+        chain = build_chain({"name": "grpo"}, STEPS)
+        played = [_trajectory(g, m, (60, 60), "full") for g in range(4) for m in range(8)]
+        groups = [Group(f"t{g}", tuple(played[8 * g : 8 * g + 8])) for g in range(4)]
+        parallel = ParallelOptions.model_validate({"weights": weights})
+        options = OptimOptions(warmup=0, micro_batch_tokens=1024)
+        learner = Learner(
+            LlamaForCausalLM(config), options, STEPS, chain.needs, ranks=ranks, parallel=parallel
+        )
+        batch = pack(groups, chain.turn_rewards(groups, 1))
+        seconds = []
+        for step in (1, 2, 3):
+            begun = time.perf_counter()
+            scored = chain.advantages(learner.prepare(batch, TEMPERATURE), step)
+            learner.update(scored, chain, step)
+            seconds.append(time.perf_counter() - begun)
+        tokens = batch.length_B.sum().item()
+        found.append({"weights": weights, "tokens": tokens, "seconds": min(seconds)})
+    return found
+
+
+# Starting -----------------------------------------------------------------------------------------
+
+
+def run(
+    size: int, job: str, out: Path, *options: str, timeout: float = 1800
+) -> list[dict[str, Any]]:
+    """Run a job on so many processes of this machine, and return what the first one wrote.
+
+    Raises:
+        RuntimeError: A process failed; the message has what it said.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    begun = [
+        subprocess.Popen(
+            [sys.executable, __file__, job, str(out), *options],
+            env={**os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        said = [process.communicate(timeout=timeout)[0] for process in begun]
+    finally:
+        for process in begun:
+            process.kill()
+    for rank, process in enumerate(begun):
+        if process.returncode:
+            raise RuntimeError(
+                f"rank {rank} of {size} ended with {process.returncode}: {said[rank]}"
+            )
+    found: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+JOBS = {"save": save, "resume": resume, "speed": speed}
+
+
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("job", choices=("compare", "save", "resume"))
+    parser.add_argument("job", choices=("compare", *JOBS))
     parser.add_argument("out", type=Path)
     parser.add_argument("--dtypes", default="float64,float32")
     parser.add_argument("--weights", default="whole,sharded")
@@ -362,7 +459,7 @@ def main() -> None:
             found = [compared(case, ranks) for case in wanted if not only or case.name in only]
             found += [answers_apart(kind, ranks) for kind in kinds]
         else:
-            found = (save if asked.job == "save" else resume)(ranks, folder)
+            found = JOBS[asked.job](ranks, folder)
         if ranks.is_first:
             asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
