@@ -125,10 +125,22 @@ class ModelServer:
     def wait_until_ready(self) -> None:
         """Wait for a server that was started, and watch it from then on.
 
+        One that was killed meanwhile is started again; one that ended by itself would do so again.
+
         Raises:
             ServerError: As on entering.
         """
-        self._wait_until_ready()
+        for left in reversed(range(_STARTS)):
+            try:
+                self._wait_until_ready()
+            except ServerError:
+                if not left or not self._was_killed():
+                    raise
+                self._say(f"{self._name} was killed while it was started, and is started again")
+                self._kill()
+                self._start()
+            else:
+                break
         self._watcher.start()
 
     @property
@@ -220,6 +232,11 @@ class ModelServer:
 
     def _ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None
+
+    def _was_killed(self) -> bool:
+        assert self._process is not None
+        code = self._process.poll()
+        return code in (-signal.SIGKILL, 128 + signal.SIGKILL)
 
     def _answers(self) -> bool:
         # No proxy stands before this machine.

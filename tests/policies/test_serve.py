@@ -117,6 +117,27 @@ def test_a_server_that_was_killed_is_started_again_at_the_same_place(vllm, tmp_p
     assert any("died and is started again" in line for line in said)
 
 
+def test_a_server_that_is_killed_while_it_is_started_is_started_again(tmp_path):
+    (tmp_path / "healthy.py").write_text(HEALTHY)
+    vllm = program(
+        tmp_path / "vllm",
+        f"[ -e {tmp_path / 'second'} ] || {{ touch {tmp_path / 'second'}; kill -9 $$; }}",
+        f'exec {sys.executable} {tmp_path / "healthy.py"} "$@"',
+    )
+    said = []
+    with server_of(vllm, tmp_path, said) as server:
+        assert healthy(server.url)
+    assert said[1:] == ["vLLM was killed while it was started, and is started again"]
+
+
+def test_a_server_that_is_always_killed_while_it_is_started_is_given_up(tmp_path):
+    vllm = program(tmp_path / "vllm", "kill -9 $$")
+    said = []
+    with pytest.raises(ServerError, match="ended while it was started"):
+        server_of(vllm, tmp_path, said).__enter__()
+    assert len(said) == 3  # three starts
+
+
 def test_a_server_that_no_longer_answers_is_replaced(vllm, tmp_path, monkeypatch):
     monkeypatch.setattr(serve, "_HANGS_AFTER_S", 0.5)
     monkeypatch.setattr(serve, "_HEALTH_S", 0.2)
