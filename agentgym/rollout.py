@@ -191,9 +191,12 @@ async def play_all(
                 await leave()
             return trajectory
 
+    running = []
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(key)) for key in keys]
+            for key in keys:
+                running.append(tasks.create_task(one(key)))
+                await asyncio.sleep(0)  # its first turn is asked for before the next one's reset
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from group  # what went wrong first; the others were cancelled
     return [task.result() for task in running]

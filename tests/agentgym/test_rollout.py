@@ -230,6 +230,30 @@ def test_a_free_policy_is_asked_for_each_episode_alone() -> None:
     assert {len(asked) for asked in policy.asked} == {1}
 
 
+def test_a_first_turn_is_sampled_while_further_episodes_begin() -> None:
+    happened = []
+
+    class Worker(FakeWorker):
+        async def reset(self, task: str, seed: int) -> tuple[str, dict[str, object]]:
+            happened.append("begun")
+            return await super().reset(task, seed)
+
+    class Pool(FakePool):
+        @asynccontextmanager
+        async def worker(self) -> AsyncIterator[FakeWorker]:
+            yield Worker()
+
+    class Policy(FakePolicy):
+        async def sample(self, requests: Sequence[Request]) -> list[Sample]:
+            await asyncio.sleep(0)
+            happened.append("sampled")
+            return await super().sample(requests)
+
+    options = SamplingOptions(max_tokens=2, max_context=100)
+    collect_groups(Pool(), "0123", 1, Policy("free"), FakeConversation, options, "9:1")
+    assert happened.index("sampled") < 3  # not when all four have begun
+
+
 @pytest.mark.parametrize("pacing", ["rounds", "free"])
 def test_groups_are_sorted_and_whole(pacing: str) -> None:
     groups, broken = collect(FakePolicy(pacing))
