@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from operator import methodcaller
 from types import TracebackType
@@ -32,7 +33,7 @@ from agentgym.worker_process import Died, Hung, WorkerProcess
 
 _HEALINGS = 2  # how often one step is done again
 _HANGS = 2  # of one episode; the second is the environment's own fault
-_CLOSE_S = 5.0  # for a busy worker to finish before its process is killed
+_CLOSE_S = 5.0  # for busy workers, all at once, to finish before their processes are killed
 
 
 def check_workers(workers: int | str) -> int | str:
@@ -141,12 +142,19 @@ class InlineWorker(Worker):
             self._env = make_env(self._spec)
         try:
             return act(self._env)
+        except EnvFault:
+            self._discard()
+            raise
         except AgentGymError:
             raise
         except Exception as error:  # environment code raises what it likes
-            self._episode = None
-            self.close()  # what raised is not used again
+            self._discard()
             raise fault_of(error) from error
+
+    def _discard(self) -> None:
+        """Give up the episode and the environment: what raised is not used again."""
+        self._episode = None
+        self.close()
 
     def close(self) -> None:
         """Release the environment."""
@@ -222,6 +230,16 @@ class _Home:
     def __init__(self, process: WorkerProcess | RayWorker) -> None:
         self.process = process
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="agentgym-worker")
+
+
+def _wait_or_kill(home: _Home, stopped: Future[None], until: float) -> None:
+    """Wait for a process to stop; kill it where it has not by the time ``until``."""
+    try:
+        with suppress(TimeoutError):  # an environment is in the middle of a step
+            stopped.result(max(0.0, until - time.monotonic()))
+    finally:  # or somebody interrupts the waiting
+        if not stopped.done():
+            home.process.interrupt()
 
 
 class WorkerPool:
@@ -318,13 +336,13 @@ class WorkerPool:
                 worker.close()
         for home in self._homes:
             home.process.closed = True
+        until = time.monotonic() + _CLOSE_S
         stopping = [home.thread.submit(home.process.stop) for home in self._homes]
-        for home, stopped in zip(self._homes, stopping, strict=True):
-            try:
-                stopped.result(_CLOSE_S)
-            except TimeoutError:  # an environment is in the middle of a step
-                home.process.interrupt()
-            home.thread.shutdown(wait=True)
+        with ExitStack() as endings:  # each is done, whatever another raises
+            for home in self._homes:
+                endings.callback(home.thread.shutdown, wait=True)
+            for home, stopped in zip(self._homes, stopping, strict=True):
+                endings.callback(_wait_or_kill, home, stopped, until)
 
     def _make(self) -> Worker:
         if not self._homes:

@@ -2,7 +2,8 @@
 
 ``fragile`` is an environment of another package, found by its entry point, in this process and in
 spawned ones. Its actions are ``count``, ``die`` and ``hang`` (each time, or the first time only:
-the first process to come by leaves a mark), ``raise``, ``exit``, ``refuse``, ``secret``, ``pid``.
+the first process to come by leaves a mark), ``raise``, ``fault``, ``exit``, ``refuse``,
+``secret``, ``pid``.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from textwrap import dedent
 
@@ -27,6 +29,7 @@ from agentgym.errors import (
 )
 from agentgym.ray_worker import connect
 from agentgym.types import EnvSpec, Snapshot
+from agentgym.worker_process import WorkerProcess
 from agentgym.workers import WorkerPool, count_workers
 
 FRAGILE = """
@@ -34,7 +37,7 @@ import os, signal, time
 from pathlib import Path
 
 from agentgym.envs.base import Outcome, TextEnv
-from agentgym.errors import DataError
+from agentgym.errors import DataError, EnvFault
 from agentgym.types import Suite
 
 
@@ -78,6 +81,8 @@ class FragileEnv(TextEnv):
             raise ValueError("cannot count")
         if word == "exit":
             raise SystemExit(3)
+        if word == "fault":
+            raise EnvFault("the disk is gone")
         if word == "refuse":
             raise DataError("no such page")
         observation = str(os.getpid()) if word == "pid" else f"{self.task} {self.seed} {self.count}"
@@ -280,12 +285,18 @@ def test_a_step_that_kills_its_process_every_time_ends_the_episode_after_two_hea
 
 
 @pytest.mark.parametrize("workers", [0, *PLACES])
-def test_an_exception_in_environment_code_ends_the_episode_and_not_the_worker(fragile, workers):
+@pytest.mark.parametrize(
+    ("action", "why"),
+    [("raise", r"raised ValueError: cannot count \(.*fragile_env"), ("fault", "the disk is gone")],
+)
+def test_an_exception_in_environment_code_ends_the_episode_and_not_the_worker(
+    fragile, workers, action, why
+):
     async def run():
         async with WorkerPool(fragile, workers) as pool, pool.worker() as worker:
             await worker.reset("a", 7)
-            with pytest.raises(EnvFault, match=r"raised ValueError: cannot count \(.*fragile_env"):
-                await worker.step("raise")
+            with pytest.raises(EnvFault, match=why):
+                await worker.step(action)
             with pytest.raises(EpisodeError, match="call reset first"):
                 worker.snapshot()
             with pytest.raises(EpisodeError, match="call reset first"):
@@ -439,6 +450,41 @@ def test_closing_in_the_middle_of_a_step_ends_the_process_at_once(fragile, monke
         return pid
 
     assert gone(asyncio.run(run()), within=5)
+
+
+def test_workers_that_hang_are_waited_for_together_and_an_interrupt_leaves_none(
+    fragile, monkeypatch
+):
+    monkeypatch.setattr("agentgym.workers._CLOSE_S", 2.0)
+    killed, pids = [], []
+    interrupt, result = WorkerProcess.interrupt, Future.result
+
+    def note(process):
+        killed.append(time.monotonic())
+        interrupt(process)
+
+    def interrupted_once(stopped, timeout=None):
+        try:
+            return result(stopped, timeout)
+        except TimeoutError:
+            raise TimeoutError if killed else KeyboardInterrupt from None
+
+    async def run():
+        pool = WorkerPool(fragile, 2)
+        async with pool.worker() as first, pool.worker() as second:
+            for worker in (first, second):
+                await worker.reset("a", 0)
+                pids.append(int((await worker.step("pid"))[0]))
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(worker.step("hang"), 0.2)
+        monkeypatch.setattr(WorkerProcess, "interrupt", note)
+        monkeypatch.setattr(Future, "result", interrupted_once)
+        pool.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    assert killed[1] - killed[0] < 1.0  # two seconds for both, not for each
+    assert all(map(gone, pids))
 
 
 @pytest.mark.parametrize("workers", PLACES)
