@@ -17,7 +17,7 @@ from agentgym.envs.scienceworld_game import PERFECT, Game, Variation, gold_path
 from agentgym.envs.scienceworld_jvm import SimulatorLost
 from agentgym.envs.scienceworld_simulators import POOL, SIMULATORS, IsolatedSimulator
 from agentgym.envs.scienceworld_tasks import SELECTIONS, is_electrical, parse_id, task_ids
-from agentgym.errors import UsageError, unknown
+from agentgym.errors import EnvFault, UsageError, unknown
 from agentgym.types import Info, Suite
 
 ACTIONS = ("templates", "all", "none")
@@ -49,7 +49,7 @@ class ScienceWorldEnv(TextEnv):
             ``easy`` is all but ``openContainers``; in tasks about electricity it leaves out
             ``noElectricalAction`` too.
         actions: What info tells of the actions there are: ``templates`` and the objects in sight;
-            ``all``, every valid action, which costs several times a step; ``none``.
+            ``all``, every valid action, which costs more than the step itself; ``none``.
 
     Raises:
         UsageError: An unknown suite, simplification or way to tell of actions, or tasks about
@@ -153,7 +153,10 @@ class ScienceWorldEnv(TextEnv):
                 return attempt()
             except SimulatorLost:
                 self._simulator, attempt = None, again
-        return attempt()
+        try:
+            return attempt()
+        except SimulatorLost as lost:
+            raise EnvFault(f"{lost}, for the third time in one action") from lost
 
     def _replay(self) -> None:
         """Bring the simulator to where the episode is."""

