@@ -23,6 +23,9 @@ all do, so that a run goes on whose model cannot yet follow the format. Released
 power of two of rows at random, to suit its machines; here all stay. Its sum over tokens is divided
 by the padded width and not by the number of trajectories.
 
+``drbot:released`` counts each turn in a group's statistics and sums tokens by row; a row is a turn,
+as in the scripts, with ``policy.context = "window(k)"``.
+
 What to watch: ``drbot/incomplete`` and the other filters' shares of trajectories;
 ``rollout/left_out``, the episodes that nothing was learnt from.
 """
@@ -96,7 +99,7 @@ class DrBoT(GiGPO):
     paper = "arXiv 2509.22601"
     options_type: ClassVar[type[Options]] = DrBoTOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "released": {"unit": "row", "sequence": "row", "sum_norm": 512}
+        "released": {"unit": "turn", "sequence": "row", "sum_norm": 512}
     }
     options: DrBoTOptions
 

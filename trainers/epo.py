@@ -22,8 +22,9 @@ Departures of ``epo:released``, what the published configuration effectively tra
   gradient is zero and the bonus alone trains; only the loss that is reported changes
 - beta_k: 1 - 0.2 (1 - exp(-2 k / 75)) up to k = 75, then 0.8 exp(-3 (k - 75) / 75)
 - the reference includes the current step; means are over tokens
-- group statistics count each row (on ``ppo``: each row is an episode to the estimator), and k3 to
-  the reference weighs 0.01
+- group statistics count each turn, and k3 to the reference weighs 0.01
+- on ``ppo`` each row is an episode to the estimator; a row is a turn, as there, with
+  ``policy.context = "window(k)"``
 
 Left out of it: the crash on an empty history, the activation by micro-batch, the padding that
 shifts entropies to other turns.
@@ -114,7 +115,7 @@ class EPO(Method[EPOOptions]):
             "include_current": True,
             "entropy_aggregation": Aggregation.TOKEN_MEAN,
             "schedule": "code",
-            "unit": "row",
+            "unit": "turn",
             "gae": "row",
             "kl_coef": 0.01,
         },

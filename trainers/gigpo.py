@@ -56,7 +56,7 @@ class GiGPOOptions(SurrogateOptions):
     )
     unit: StatisticUnit = Field(
         "trajectory",
-        description="what counts once in a group's statistics (paper: trajectory; released: row)",
+        description="what counts once in a group's statistics (paper: trajectory; released: turn)",
     )
     eps: float = Field(1e-6, gt=0, description="added to standard deviations (released code)")
 

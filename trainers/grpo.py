@@ -6,7 +6,7 @@
 Z. Shao et al., "DeepSeekMath", arXiv 2402.03300. Departures, all of them settings:
 
 - Each trajectory counts once in its group's mean and standard deviation. Implementations whose
-  rows are turns count each row, so that long trajectories rule the mean: ``unit="row"``.
+  rows are turns count each row, so that long trajectories rule the mean: ``unit="turn"``.
 - The unbiased standard deviation (ddof 1).
 - The mean over tokens of the whole mini-batch, not of each sequence first (as DAPO does).
 - A dual clip, which bounds the loss of tokens with negative advantage (verl).
@@ -45,7 +45,7 @@ class GRPOOptions(SurrogateOptions):
     )
     unit: StatisticUnit = Field(
         "trajectory",
-        description="what counts once in a group's statistics (paper: an output; verl-agent: row)",
+        description="what counts once in a group's statistics (paper: an output; verl-agent: turn)",
     )
     eps: float = Field(1e-6, gt=0, description="added to the standard deviation (verl)")
     credit: Literal["all", "best"] = Field(

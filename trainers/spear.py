@@ -23,7 +23,7 @@ covariance: Clip-Cov of replay then takes nothing, and KL-Cov no better tokens t
 
 Departures of ``spear:released``, what the published ALFWorld scripts effectively train with:
 
-- rows (turns) are remembered, not trajectories, and replayed if A~ is 0 or more
+- rows are remembered, not trajectories, and replayed if A~ is 0 or more
 - as full counts a buffer with more than 1.5 x 2048 rows whose return is above P50; then a power of
   two of rows, at most 2048, is drawn at random
 - returns are forgotten by whole steps, before the new ones come; rows by their distance from the
@@ -32,7 +32,10 @@ Departures of ``spear:released``, what the published ALFWorld scripts effectivel
   there 0.02 within (2, 60)
 - every turn is a call, also one that says no action; both schedules take 200 steps, as the length
   of 100 that the scripts set for w is not passed on
-- the group's statistics count rows, and the sum over tokens is of each row
+- the group's statistics count turns, and the sum over tokens is of each row
+
+A row is a turn, as in the scripts, with ``policy.context = "window(k)"``; with ``full`` it may be a
+whole trajectory.
 
 Left out of it: penalties written into the stored reward, denominators that count filtered rows,
 statistics of Clip-Cov by micro-batch, the dynamic batch that replays another mini-batch.
@@ -151,7 +154,7 @@ class SPEAR(Method[SPEAROptions]):
             "clip_cov_high": 5.0,
             "replay_clip_cov_low": 2.0,
             "replay_clip_cov_high": 60.0,
-            "unit": "row",
+            "unit": "turn",
             "sequence": "row",
             "sum_norm": 512,
         }

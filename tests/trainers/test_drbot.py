@@ -152,9 +152,9 @@ def test_with_omega_it_is_on_gigpo(two_groups) -> None:
     assert not torch.equal(found.advantage_BT, drbot().advantages(two_groups, 1).advantage_BT)
 
 
-def test_the_released_preset_counts_rows() -> None:
+def test_the_released_preset_counts_turns_and_sums_rows() -> None:
     options = build_chain({"name": "drbot:released"}, 10).options()["drbot"]
-    assert (options["unit"], options["sequence"], options["sum_norm"]) == ("row", "row", 512)
+    assert (options["unit"], options["sequence"], options["sum_norm"]) == ("turn", "row", 512)
     assert (options["clip_low"], options["clip_high"], options["dual_clip"]) == (0.2, 0.28, inf)
 
 

@@ -122,11 +122,11 @@ def test_epo_stands_on_ppo(make_model, two_groups) -> None:
     assert metrics["critic/lr"] > metrics["optim/lr"]
 
 
-def test_epo_as_released_counts_each_row_on_ppo_too() -> None:
+def test_epo_as_released_takes_each_row_for_an_episode_on_ppo() -> None:
     options = build_chain({"name": "epo:released", "base": "ppo"}, STEPS).options()
     assert options["ppo"]["gae"] == "row"
     assert options["ppo"]["kl_coef"] == 0.01
-    assert build_chain({"name": "epo:released"}, STEPS).options()["grpo"]["unit"] == "row"
+    assert build_chain({"name": "epo:released"}, STEPS).options()["grpo"]["unit"] == "turn"
 
 
 @pytest.mark.parametrize("settings", [{"name": "ppo"}, EPO_ON_PPO], ids=["ppo", "epo"])

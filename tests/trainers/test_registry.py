@@ -43,8 +43,29 @@ def test_a_preset_sets_options_that_can_still_be_overridden() -> None:
     options = chain.options()
     assert chain.name == "epo:released"
     assert options["epo"]["penalty"] == "indicator"
-    assert options["grpo"]["unit"] == "row"
+    assert options["grpo"]["unit"] == "turn"
     assert options["grpo"]["kl_coef"] == 0
+
+
+@pytest.mark.parametrize("layout", ["full", "window"])
+@pytest.mark.parametrize(
+    ("name", "long", "short"),
+    [
+        ("epo:released", 0.447212, -1.788850),
+        ("drbot:released", 0.2, -0.8),
+        ("spear:released", 0.2, -0.8),
+    ],
+)
+def test_as_released_each_turn_counts_in_the_groups_statistics_whatever_a_row_is(
+    name, long, short, layout, make_trajectory, make_batch
+) -> None:
+    # Four turns and a return of 1, one turn and 0: mean .8, deviation sqrt(.2)
+    won = make_trajectory("t", 0, (1, 1, 1, 1), won=True, layout=layout)
+    lost = make_trajectory("t", 1, (1,), won=False, layout=layout)
+    batch = make_batch([won, lost])
+    advantage_BT = build_chain({"name": name}, steps=10).links[0].advantages(batch, 1).advantage_BT
+    found = advantage_BT[batch.mask_BT > 0].tolist()
+    assert found == pytest.approx([long] * 4 + [short], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", method_names())
