@@ -135,7 +135,7 @@ def run_of(folder: Path) -> RunFolder:
 
 def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(start: Path, tmp_path: Path) -> None:
     whole = run_of(tmp_path / "whole")
-    expected = clone(small(start), whole, lambda metrics: None, lambda: False)
+    expected = clone(small(start), whole, lambda metrics: None, lambda: False, print)
     broken = run_of(tmp_path / "broken")
     asked: list[int] = []
 
@@ -144,8 +144,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(start: Path, tmp_
         return len(asked) == 3
 
     with pytest.raises(KeyboardInterrupt):
-        clone(small(start), broken, lambda metrics: None, after_three)
-    resumed = clone(small(start), broken, lambda metrics: None, lambda: False)
+        clone(small(start), broken, lambda metrics: None, after_three, print)
+    resumed = clone(small(start), broken, lambda metrics: None, lambda: False, print)
     weights = [(folder / "model.safetensors").read_bytes() for folder in (expected, resumed)]
     assert weights[0] == weights[1]
     for one, other in zip(whole.metrics(), broken.metrics(), strict=True):
@@ -155,12 +155,14 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(start: Path, tmp_
 def test_an_environment_without_a_demonstrator_is_refused(start: Path, tmp_path: Path) -> None:
     options = small(start).model_copy(update={"env": EnvOptions(suite="corridor/train")})
     with pytest.raises(UsageError, match="environment with a demonstrator 'corridor'"):
-        clone(options, run_of(tmp_path), lambda metrics: None, lambda: False)
+        clone(options, run_of(tmp_path), lambda metrics: None, lambda: False, print)
 
 
 def test_a_fresh_run_makes_its_own_tokenizer_and_model(tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
-    folder = clone(small(None, steps=1), run_of(tmp_path / "run"), seen.append, lambda: False)
+    folder = clone(
+        small(None, steps=1), run_of(tmp_path / "run"), seen.append, lambda: False, print
+    )
     made = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) <= 400
