@@ -77,7 +77,7 @@ def unknown(kind: str, got: str, known: Iterable[str]) -> UsageError:
         got: The name that was given.
         known: All names that would have been understood.
     """
-    names = sorted(known)
+    names = sorted(set(known))
     near = get_close_matches(got, names, n=3, cutoff=0.5)
     some = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {some or 'none'}"

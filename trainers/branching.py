@@ -68,7 +68,7 @@ def fresh_rollouts(size: int, root: float, tool: float, sensitivity: float) -> i
     ``size sigmoid(sensitivity (root - tool))``, cut to a whole number, and one more; from 1 to
     ``size``. The paper leaves the rounding open; this is the released code's.
     """
-    share = 1 / (1 + math.exp(-sensitivity * (root - tool)))
+    share = (1 + math.tanh(sensitivity * (root - tool) / 2)) / 2  # exp would overflow
     return max(1, min(size, int(size * share) + 1))
 
 

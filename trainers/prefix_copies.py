@@ -31,7 +31,7 @@ from agentgym.trainers.causal_lm import CausalLM
 from agentgym.trainers.ranks import ALONE, Ranks
 
 _LARGEST_MASK = 2**28
-"""Pairs of tokens in one mask: 1 GiB in float32."""
+"""Pairs of tokens in one mask, of all its rows: 1 GiB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +207,11 @@ def _micro_batches(
     """Yield which rows go together: of like length, and masked ones apart from plain ones."""
     while order:
         longest = parts[order[0]]
-        alike = [n for n in order if (len(parts[n].cuts) > 1) == (len(longest.cuts) > 1)]
+        masked = len(longest.cuts) > 1
+        alike = [n for n in order if (len(parts[n].cuts) > 1) == masked]
         count = max(1, tokens // longest.length)
+        if masked:
+            count = max(1, min(count, _LARGEST_MASK // longest.length**2))
         yield alike[:count]
         order = order[len(alike[:count]) :]
 

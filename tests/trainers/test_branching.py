@@ -103,6 +103,11 @@ def test_the_less_the_environment_tells_the_more_rollouts_begin_fresh(
     assert fresh_rollouts(size, root, tool, 0.5) == fresh
 
 
+@pytest.mark.parametrize(("root", "tool", "fresh"), [(0.1, 8, 1), (8, 0.1, 16)])
+def test_a_great_sensitivity_makes_the_budget_a_switch(root, tool, fresh) -> None:
+    assert fresh_rollouts(16, root, tool, 100) == fresh  # 16 sigmoid(-+790)
+
+
 def test_a_run_ends_where_a_turn_did_not_branch() -> None:
     assert run_before(5, {2, 3, 4}) == 3
     assert run_before(5, {2, 4}) == 1

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from agentgym.policies.gold_answer import WrittenAnswer
+from agentgym.trainers import prefix_copies
 from agentgym.trainers.causal_lm import CausalLM
 from agentgym.trainers.prefix_copies import CopyScorer, PrefixCopies
 
@@ -161,6 +162,19 @@ def test_a_model_that_does_not_heed_masks_is_asked_prefix_by_prefix(
     scorer = CopyScorer(CausalLM(model), 1000)
     assert not scorer.single_pass
     assert difference(scorer(ASKED), reference(model, ASKED)) < 1e-5
+
+
+def test_rows_share_a_mask_no_larger_than_the_largest(
+    make_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = make_model(torch.float32), [copies([3, 9, 20], seed) for seed in range(5)]
+    scorer = CopyScorer(CausalLM(model), 10_000)
+    pairs, mask = [], scorer._mask
+    largest = 2 * asked[0].length ** 2
+    monkeypatch.setattr(prefix_copies, "_LARGEST_MASK", largest)
+    monkeypatch.setattr(scorer, "_mask", lambda seen: pairs.append(seen.numel()) or mask(seen))
+    assert difference(scorer(asked), reference(model, asked)) < 1e-5
+    assert pairs == [largest, largest, largest // 2]
 
 
 def test_nothing_to_score_is_no_pass(make_model: Callable[..., nn.Module]) -> None:
