@@ -1,7 +1,8 @@
-"""Blocks such as ``<search>…</search>`` in what a model says, found in time linear in its length.
+"""Text from outside: characters that are none, and blocks such as ``<search>…</search>``.
 
-A pattern that looks from every opening tag to the end takes minutes for a text of a hundred
-thousand opening tags; a model that repeats itself writes such texts.
+Blocks are found in time linear in the length of what a model says. A pattern that looks from
+every opening tag to the end takes minutes for a text of a hundred thousand opening tags; a model
+that repeats itself writes such texts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+
+def whole(text: str) -> str:
+    r"""Return a text with question marks for halves of characters.
+
+    JSON can carry such halves (``\ud83d`` without its other half); no encoder of text takes them.
+    """
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Block(NamedTuple):

@@ -231,9 +231,8 @@ class SearchEnv(TextEnv):
         return str(found)
 
     def _search(self, queries: tuple[str, ...]) -> str:
-        found = [
-            [hit.article for hit in self._retriever.search(query, self._topk)] for query in queries
-        ]
+        hits = self._retriever.search_all(queries, self._topk)
+        found = [[hit.article for hit in of_one] for of_one in hits]
         self._searched.update(queries)
         self._shown.update(article.id for articles in found for article in articles)
         titles = [article.title for articles in found for article in articles if article.title]

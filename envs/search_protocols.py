@@ -17,9 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agentgym.blocks import first_block
+from agentgym.blocks import first_block, whole
 from agentgym.envs.search_data import Article
 from agentgym.errors import unknown
+
+MOST_QUERIES = 8
+"""Of one turn; a list has more of them where a model repeats itself."""
 
 Cut = Callable[[str], str]
 """Shortens what is shown."""
@@ -143,8 +146,10 @@ class ToolCall(Protocol):
         listed = [queries] if isinstance(queries, str) else queries
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             return Misread("the tool call has no query_list of strings")
-        whole = tuple(" ".join(one.split()) for one in listed if one.strip())
-        return Search(whole) if whole else Misread("the tool call has no query")
+        asked = tuple(whole(" ".join(one.split())) for one in listed if one.strip())
+        if len(asked) > MOST_QUERIES:
+            return Misread(f"the tool call has {len(asked)} queries, at most {MOST_QUERIES}")
+        return Search(asked) if asked else Misread("the tool call has no query")
 
     def _list(self, articles: Sequence[Article]) -> str:
         pairs = (one.contents.partition("\n") for one in articles)

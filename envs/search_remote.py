@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from agentgym.door import TOKEN, bearer
 from agentgym.envs.search_corpus import split_contents
@@ -29,6 +30,7 @@ TRIES = 4
 TIMEOUT_S = 10.0
 """Of one try. All tries and waits together stay below the minute that a worker's step may take."""
 
+_MOST_BYTES = 8 << 20  # of an answer
 _FIRST_WAIT_S = 0.5  # doubles from try to try
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _NOT_NOW = frozenset({408, 425, 429})  # the statuses below 500 that may pass
@@ -44,7 +46,8 @@ class RemoteRetriever:
             for, so delete it when the server's corpus changes.
         tries: How often a query is sent before it counts as failed; only what may pass is tried
             again: no connection, a time-out, a server error.
-        timeout_s: Seconds that one try may take.
+        timeout_s: Seconds of silence after which one try is given up: while it connects, sends, or
+            waits for the answer. An answer that is longer on its way is one that failed.
         first_wait_s: Seconds before the second try; each further wait is twice as long.
 
     Raises:
@@ -60,9 +63,7 @@ class RemoteRetriever:
         timeout_s: float = TIMEOUT_S,
         first_wait_s: float = _FIRST_WAIT_S,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"a retriever is the address of a server, http://…, got {url!r}")
+        parts = _address(url)
         if parts.username or parts.password:
             raise UsageError(
                 f"the address of the retriever {parts.hostname} carries a password, which would be"
@@ -80,15 +81,22 @@ class RemoteRetriever:
         Raises:
             EnvFault: The server did not answer, refused, or sent what is no result.
         """
-        key = json.dumps([self.url, query, k])
-        body = None if self._cache is None else self._cache.get(key)
-        if body is None:
-            body = self._ask({"queries": [query], "topk": k, "return_scores": True})
-            hits = self._read(body)
-            if self._cache is not None:
-                self._cache.put(key, body)
-            return hits
-        return self._read(body)
+        return self.search_all((query,), k)[0]
+
+    def search_all(self, queries: Sequence[str], k: int) -> tuple[tuple[Hit, ...], ...]:
+        """Return what :meth:`search` does for each query, asking once for all that is not kept.
+
+        Raises:
+            EnvFault: The server did not answer, refused, or sent what is no result.
+        """
+        bodies = {query: self._kept(query, k) for query in queries}
+        new = [query for query, body in bodies.items() if body is None]
+        found = {query: self._read(body, 1)[0] for query, body in bodies.items() if body}
+        if new:
+            body = self._ask({"queries": new, "topk": k, "return_scores": True})
+            found |= zip(new, self._read(body, len(new)), strict=True)
+            self._keep(new, k, body)
+        return tuple(found[query][:k] for query in queries)  # some servers send more than asked for
 
     def close(self) -> None:
         """Close the connection; the next search opens another."""
@@ -96,12 +104,22 @@ class RemoteRetriever:
             self._client.close()
             self._client = None
 
+    def _kept(self, query: str, k: int) -> str | None:
+        return None if self._cache is None else self._cache.get(json.dumps([self.url, query, k]))
+
+    def _keep(self, queries: Sequence[str], k: int, body: str) -> None:
+        if self._cache is not None:
+            for query, found in zip(queries, _lists(body, len(queries)), strict=True):
+                key = json.dumps([self.url, query, k])
+                self._cache.put(key, json.dumps({"result": [found]}))
+
     def _ask(self, question: dict[str, Any]) -> str:
         wait = self._first_wait_s
         for number in range(1, self._tries + 1):
-            answer, why = self._try(question)
+            answer, said = self._try(question)
             if answer is not None and answer.is_success:
-                return answer.text
+                return said
+            why = said if answer is None else f"answers {_told(answer)}: {_short(said)}"
             if answer is not None and not _may_pass(answer.status_code):
                 raise EnvFault(f"the retriever {self.url} {why}; see its own log")
             if number < self._tries:
@@ -112,7 +130,7 @@ class RemoteRetriever:
         )
 
     def _try(self, question: dict[str, Any]) -> tuple[httpx2.Response | None, str]:
-        """Return what came, and in words what is wrong about it."""
+        """Return an answer and its body; or None, and in words why there is none."""
         import httpx2  # only who asks a server waits for it
 
         if self._client is None:
@@ -121,18 +139,30 @@ class RemoteRetriever:
                 timeout=self._timeout_s, trust_env=not self._direct, headers=bearer()
             )
         try:
-            answer = self._client.post(self.url, json=question)
-        except httpx2.ConnectError as error:
+            with self._client.stream("POST", self.url, json=question) as answer:
+                return answer, self._receive(answer)
+        except (httpx2.ConnectError, httpx2.InvalidURL) as error:
             return None, f"cannot be reached: {error}"
         except httpx2.HTTPError as error:  # cut off, too slow, or no HTTP
             return None, f"does not answer: {error}"
-        told = f"{answer.status_code} {answer.reason_phrase}: {_short(answer.content[:200])}"
-        return answer, f"answers {told}"
 
-    def _read(self, body: str) -> tuple[Hit, ...]:
+    def _receive(self, answer: httpx2.Response) -> str:
+        """Return the body; a server that never comes to an end is not asked again."""
+        until, body = time.monotonic() + self._timeout_s, bytearray()
+        for part in answer.iter_bytes():
+            body += part
+            if len(body) > _MOST_BYTES:
+                raise EnvFault(f"the retriever {self.url} sends more than {_MOST_BYTES:,} bytes")
+            if time.monotonic() > until:
+                raise EnvFault(
+                    f"the retriever {self.url} sends its answer for longer than"
+                    f" {self._timeout_s:g} seconds"
+                )
+        return body.decode(errors="replace")
+
+    def _read(self, body: str, count: int) -> list[tuple[Hit, ...]]:
         try:
-            (result,) = json.loads(body)["result"]
-            return tuple(_read_hit(one) for one in result)
+            return [tuple(map(_read_hit, found)) for found in _lists(body, count)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EnvFault(
                 f"the retriever {self.url} sent {_short(body)}, expected"
@@ -141,8 +171,35 @@ class RemoteRetriever:
             ) from error
 
 
+def _address(url: str) -> SplitResult:
+    """Return the parts of a server's address.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not fit, a port that is no number
+        known = False
+    if not known or not url.isprintable() or " " in url:
+        raise UsageError(f"a retriever is the address of a server, http://…, got {url!r}")
+    return parts
+
+
 def _may_pass(status: int) -> bool:
     return status >= 500 or status in _NOT_NOW
+
+
+def _told(answer: httpx2.Response) -> str:
+    return f"{answer.status_code} {answer.reason_phrase}"
+
+
+def _lists(body: str, count: int) -> list[list[Any]]:
+    lists = json.loads(body)["result"]
+    if len(lists) != count or not all(isinstance(one, list) for one in lists):
+        raise ValueError(f"expected a list for each of {count} queries")
+    return list(lists)
 
 
 def _read_hit(row: dict[str, Any]) -> Hit:
@@ -153,9 +210,8 @@ def _read_hit(row: dict[str, Any]) -> Hit:
     return Hit(Article(str(document.get("id", "")), title, text), float(row.get("score", 0.0)))
 
 
-def _short(body: str | bytes) -> str:
-    text = body.decode(errors="replace") if isinstance(body, bytes) else body
-    line = " ".join(text.split())
+def _short(body: str) -> str:
+    line = " ".join(body.split())
     return repr(line[:80] + ("…" if len(line) > 80 else ""))
 
 

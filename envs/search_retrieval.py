@@ -44,6 +44,13 @@ class Retriever(Protocol):
             EnvFault: The engine failed. That is never told as an empty result.
         """
 
+    def search_all(self, queries: Sequence[str], k: int) -> tuple[tuple[Hit, ...], ...]:
+        """Return what :meth:`search` does, for each of several queries.
+
+        Raises:
+            EnvFault: The engine failed.
+        """
+
 
 class LocalRetriever:
     """BM25 in this process.
@@ -61,6 +68,10 @@ class LocalRetriever:
         """Return at most ``k`` articles that share a term with the query, best first."""
         found = self._index.top(query, k)
         return tuple(Hit(self.articles[number], score) for number, score in found)
+
+    def search_all(self, queries: Sequence[str], k: int) -> tuple[tuple[Hit, ...], ...]:
+        """Search for one query after the other."""
+        return tuple(self.search(query, k) for query in queries)
 
 
 @lru_cache(maxsize=4)

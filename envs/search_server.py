@@ -22,6 +22,7 @@ TOPK = 3
 class alone would take 10."""
 
 _MOST_RESULTS = 100
+_MOST_QUERIES = 256
 _MOST_BYTES = 1 << 20  # of a request
 
 
@@ -37,7 +38,7 @@ def answer(retriever: Retriever, body: bytes) -> dict[str, Any]:
         EnvFault: The retriever failed.
     """
     queries, k, with_scores = _read_request(body)
-    results = [retriever.search(query, k) for query in queries]
+    results = retriever.search_all(queries, k)
     return {"result": [[_row(hit, with_scores) for hit in hits] for hits in results]}
 
 
@@ -50,8 +51,12 @@ def _read_request(body: bytes) -> tuple[list[str], int, bool]:
     queries, k = given.get("queries"), given.get("topk")
     if not isinstance(queries, list) or not all(isinstance(one, str) for one in queries):
         raise _BadRequestError('expected {"queries": ["…"], "topk": 3, "return_scores": true}')
+    if len(queries) > _MOST_QUERIES:
+        raise _BadRequestError(
+            f"there are {len(queries)} queries, expected {_MOST_QUERIES} at most"
+        )
     k = TOPK if k is None else k
-    if not isinstance(k, int) or not 1 <= k <= _MOST_RESULTS:
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= _MOST_RESULTS:
         raise _BadRequestError(f"topk is {k!r}, expected 1 to {_MOST_RESULTS}")
     return queries, k, bool(given.get("return_scores", False))
 

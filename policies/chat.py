@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from jinja2 import TemplateError
 
+from agentgym.blocks import whole
 from agentgym.errors import UsageError
-from agentgym.policies.control_tokens import ControlTokens, whole
+from agentgym.policies.control_tokens import ControlTokens
 from agentgym.policies.prompt import Message
 
 # Stand-ins for what is said. Some templates cut reasoning out of earlier answers, so one reasons.

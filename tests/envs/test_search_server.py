@@ -10,10 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 
 from agentgym.door import Door
 from agentgym.envs.search import SearchEnv
+from agentgym.envs.search_corpus import parse_article
 from agentgym.envs.search_data import Article
 from agentgym.envs.search_index import BM25Index
 from agentgym.envs.search_remote import RemoteRetriever
@@ -40,6 +42,9 @@ class Down:
 
     def search(self, query: str, k: int) -> tuple[Hit, ...]:
         raise EnvFault("the disk is gone")
+
+    def search_all(self, queries: Sequence[str], k: int) -> tuple[tuple[Hit, ...], ...]:
+        return tuple(self.search(query, k) for query in queries)
 
 
 @contextmanager
@@ -149,6 +154,8 @@ def test_three_results_come_where_nobody_asks_for_a_number(address):
         (b'{"queries": [1]}', "expected"),
         (b'{"queries": ["x"], "topk": 0}', "topk is 0, expected 1 to 100"),
         (b'{"queries": ["x"], "topk": "3"}', "topk is '3'"),
+        (b'{"queries": ["x"], "topk": true}', "topk is True"),
+        (json.dumps({"queries": ["x"] * 257}).encode(), "there are 257 queries, expected 256"),
     ],
 )
 def test_what_is_no_request_is_refused_with_the_reason(address, body, reason):
@@ -287,6 +294,8 @@ def test_a_request_that_is_refused_is_not_sent_again():
         '{"result": []}',
         '{"result": [[], []]}',
         '{"result": [["x"]]}',
+        '{"result": [""]}',
+        '{"result": {"": []}}',
         '{"result": [[{"document": {"id": "1"}, "score": 1}]]}',
         '{"result": [[{"document": {"contents": 3}, "score": 1}]]}',
         '{"result": [[{"document": {"contents": "x"}, "score": null}]]}',
@@ -332,6 +341,63 @@ def test_what_was_found_once_is_not_asked_again(tmp_path: Path):
     assert impatient(url, cache=file).search("x", 3) == first  # the server is gone
 
 
+def test_several_queries_are_one_request_and_each_is_kept_by_itself(tmp_path: Path):
+    def hits(*names: str) -> dict[str, object]:
+        return {"result": [[{"document": {"id": n, "contents": n}, "score": 1}] for n in names]}
+
+    file = str(tmp_path / "cache.sqlite")
+    with answering((200, json.dumps(hits("a", "b"))), (200, json.dumps(hits("c")))) as (url, asked):
+        retriever = impatient(url, cache=file)
+        retriever.search_all(["A", "B", "A"], 3)
+        found = retriever.search_all(["B", "C", "A"], 3)
+        assert [one.article.id for (one,) in found] == ["b", "c", "a"]
+    assert [one["queries"] for one in asked] == [["A", "B"], ["C"]]
+
+
+def test_of_what_a_server_sends_too_many_the_best_are_taken():
+    many = {"result": [[{"document": {"id": str(n), "contents": "x"}} for n in range(5)]]}
+    with answering((200, json.dumps(many))) as (url, _):
+        assert [one.article.id for one in impatient(url).search("x", 2)] == ["0", "1"]
+
+
+@contextmanager
+def dribbling(part: bytes, pause_s: float) -> Iterator[str]:
+    """Run a server whose answer has no end."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # until nobody listens
+                while True:
+                    self.wfile.write(part)
+                    time.sleep(pause_s)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with running(HTTPServer(("127.0.0.1", 0), Handler)) as url:
+        yield url
+
+
+def test_an_answer_without_end_is_given_up_by_its_length_or_its_time():
+    with dribbling(b" ", 0.02) as url, pytest.raises(EnvFault, match=r"for longer than 0.2 sec"):
+        impatient(url, timeout_s=0.2).search("x", 3)
+    with (
+        dribbling(b" " * (1 << 20), 0) as url,
+        pytest.raises(EnvFault, match="more than 8,388,608"),
+    ):
+        impatient(url).search("x", 3)
+
+
+def test_half_a_character_in_an_article_is_shown_and_sent_as_a_question_mark(tmp_path: Path):
+    line = '{"id": "1", "title": "a \\ud83d", "text": "harbour \\ud83d"}'
+    articles = (parse_article(line, "corpus, line 1"),)
+    local = LocalRetriever(articles, BM25Index.build(one.contents for one in articles))
+    with running(RetrievalServer(local)) as url:
+        assert impatient(url).search("harbour", 3)[0].article == Article("1", "a ?", "harbour ?")
+
+
 def test_no_failure_is_kept(tmp_path: Path):
     file = str(tmp_path / "cache.sqlite")
     with answering((200, "<html>"), (200, GOOD)) as (url, _):
@@ -347,7 +413,22 @@ def test_a_cache_that_is_something_else_is_one_clear_line(tmp_path: Path):
         impatient("http://127.0.0.1:1", cache=str(path))
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x", "http://", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:8000",
+        "ftp://x",
+        "http://",
+        "file:///etc/passwd",
+        "http://[",
+        "http://h:abc",
+        "http://h:99999",
+        "http://:80",
+        "http://h:80\n",
+        "http://two words",
+    ],
+)
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(UsageError, match="address of a server"):
         RemoteRetriever(url)
