@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentgym.errors import UsageError, unknown
+from agentgym.errors import DataError, UsageError, unknown
 from agentgym.plugins import load_file, load_plugin, plugin_paths
 from agentgym.trainers.method import Chain, Method, RewardOptions
 
@@ -78,6 +78,7 @@ def build_chain(
 
     Raises:
         UsageError: An unknown method, base, preset or option, or a value that does not fit.
+        DataError: The method or its preset sets what neither it nor a base of it has.
     """
     options = dict(settings)
     called = str(options.pop("name", "grpo"))
@@ -86,12 +87,11 @@ def build_chain(
     cls = method_class(name)
     base = _base(cls, wanted_base)
     classes = [cls] if base is cls else [base, cls]
-    chosen = _known(preset_of(cls, called), classes)
-    options = {**_known(cls.base_defaults, classes), **chosen, **options}
+    chosen = {**cls.base_defaults, **preset_of(cls, called)}
+    options = {**_known(chosen, cls, classes), **options}
     links = [link(_options(link, classes, options), steps) for link in classes]
     if options:
-        known = [key for link in classes for key in link.options_type.model_fields]
-        raise unknown("method option", next(iter(options)), ["name", "base", *known])
+        raise unknown("method option", next(iter(options)), ["name", "base", *_fields(classes)])
     standing = "" if base is cls or base.name == cls.bases[0] else f" on {base.name}"
     named = cls.name + called.removeprefix(name) if is_file(name) else called
     return Chain(named + standing, links, reward)
@@ -113,10 +113,27 @@ def preset_of(cls: type[Method[Any]], called: str) -> Mapping[str, Any]:
     return cls.presets[preset]
 
 
-def _known(options: Mapping[str, Any], classes: list[type[Method[Any]]]) -> dict[str, Any]:
-    """Return those options that one of the classes has."""
-    known = {key for link in classes for key in link.options_type.model_fields}
-    return {key: value for key, value in options.items() if key in known}
+def _known(
+    chosen: Mapping[str, Any], cls: type[Method[Any]], classes: list[type[Method[Any]]]
+) -> dict[str, Any]:
+    """Return what a method sets and one of the classes has; the rest must be another base's.
+
+    Raises:
+        DataError: No base has it.
+    """
+    fields = _fields(classes)
+    if not fields.issuperset(chosen):
+        bases = cls.bases if cls.role == "method" else ()
+        anywhere = _fields([*classes, *map(method_class, bases)])
+        strange = [key for key in chosen if key not in anywhere]
+        if strange:
+            fault = unknown("option", strange[0], anywhere)
+            raise DataError(f"{cls.name} sets what neither it nor a base of it has: {fault}")
+    return {key: value for key, value in chosen.items() if key in fields}
+
+
+def _fields(classes: list[type[Method[Any]]]) -> set[str]:
+    return {key for link in classes for key in link.options_type.model_fields}
 
 
 def _base(cls: type[Method[Any]], wanted: str | None) -> type[Method[Any]]:
@@ -138,8 +155,14 @@ def _options(
     try:
         return link.options_type.model_validate({key: options.pop(key) for key in own})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"method.{where or link.name} = {first['input']!r}: {first['msg']}"
-        ) from None
+        raise UsageError(_fault(error)) from None
+
+
+def _fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong, and where."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(("method", *map(str, first["loc"])))
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"] or first["type"] == "missing":  # the input is all of the options
+        return f"{where}: {message}"
+    return f"{where} = {first['input']!r}: {message}"

@@ -90,7 +90,11 @@ def test_every_option_of_a_preset_is_the_methods_or_that_of_a_base(name) -> None
         ({"name": "epo", "aplha": 0.1}, "did you mean alpha"),
         ({"name": "epo", "alpha": -1}, "method.alpha = -1"),
         ({"name": "epo", "penalty": "wall"}, "method.penalty = 'wall'"),
-        ({"name": "grpo", "aggregation": "seq-mean-token-sum-norm"}, "sum_norm"),
+        (
+            {"name": "grpo", "aggregation": "seq-mean-token-sum-norm"},
+            "^method: seq-mean-token-sum-norm needs sum_norm",
+        ),
+        ({"name": "spear", "tool_action": "("}, r"^method.tool_action = '\(': no regular"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(settings, message) -> None:
@@ -160,6 +164,34 @@ def test_a_method_in_a_file_has_presets_as_any_other(write) -> None:
     chain = build_chain({"name": f"{write(HALVING)}:hard"}, steps=10)
     assert chain.name == "halving:hard"
     assert chain.options()["halving"] == {"share": 0.1}
+
+
+SETTING = 'presets = {"hard": {"share": 0.1}}'
+SETTINGS = ["presets = {'hard': %s}", "base_defaults = %s; presets = {'hard': {}}"]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_a_method_sets_is_an_option_of_its_own_or_of_a_base(write, setting) -> None:
+    on_two = HALVING.replace(SETTING, f'bases = ("grpo", "ppo"); {setting}')
+    name = f"{write(on_two % {'share': 0.1, 'gae': 'row'})}:hard"
+    assert "gae" not in build_chain({"name": name}, steps=10).options()["grpo"]
+    assert build_chain({"name": name, "base": "ppo"}, steps=10).options()["ppo"]["gae"] == "row"
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_a_method_sets_and_nothing_has_is_refused_with_the_nearest(write, setting) -> None:
+    name = write(HALVING.replace(SETTING, setting % {"shair": 0.1}))
+    with pytest.raises(
+        DataError, match=r"halving sets .* unknown option 'shair'; did you mean share"
+    ):
+        build_chain({"name": f"{name}:hard"}, steps=10)
+
+
+def test_an_option_without_a_default_is_asked_for(write) -> None:
+    name = write(HALVING.replace("Optional[float] = 0.5", "float"))
+    assert build_chain({"name": f"{name}:hard"}, steps=10).options()["halving"] == {"share": 0.1}
+    with pytest.raises(UsageError, match=r"^method.share: Field required$"):
+        build_chain({"name": name}, steps=10)
 
 
 @pytest.mark.parametrize(
