@@ -68,7 +68,8 @@ def info(name: Name, option: EnvOptions = None) -> None:
     say(f"options: {', '.join(_options(kind)) or 'none'}")
     suites = [_suite_row(kind, suite, options) for suite in kind.suite_names()]
     rows = [row for row, _ in suites]
-    say_table(("suite", "tasks", "digest", "origin", "held out", "about"), rows)
+    columns = ("suite", "tasks", "digest", "origin", "held out", "about")
+    say_table(columns, rows, spare=("origin", "held out"))
     missing: dict[str, list[str]] = {}  # by reason, which many suites may share
     for (suite, *_), why in suites:
         if why is not None:

@@ -15,26 +15,29 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_CLONING = ("sft", "", "behaviour cloning of a demonstrator", "", "", "")
+_COLUMNS = ("name", "about", "paper", "needs", "hooks", "stands on", "presets")
+_SPARE = ("presets", "stands on", "hooks", "needs")  # explain tells them as well
+_CLONING = ("sft", "behaviour cloning of a demonstrator", "", "", "", "", "")
 
 
 @app.command("list", epilog="Example: agentgym methods list")
 def list_() -> None:
-    """List the methods and the bases they stand on."""
+    """List the methods: what each does, where it is from, what it needs and stands on."""
     from agentgym.trainers.describe import describe_all
 
     rows = [
         (
             d.name,
-            ", ".join(d.presets),
             d.summary,
-            ", ".join(d.bases) or "-",
-            ", ".join(d.needs),
             d.paper,
+            ", ".join(d.needs),
+            ", ".join(d.hooks),
+            ", ".join(d.bases) or "-",
+            ", ".join(d.presets),
         )
         for d in describe_all()
     ]
-    say_table(("name", "presets", "about", "stands on", "needs", "paper"), [*rows, _CLONING])
+    say_table(_COLUMNS, [*rows, _CLONING], _SPARE)
     say("agentgym methods explain NAME tells more")
 
 

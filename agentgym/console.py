@@ -22,6 +22,9 @@ _VISIBLE |= {i: f"\\u{i:04x}" for i in (*_TURNING, 0x2028, 0x2029, *range(0xD800
 
 _BARS = "▁▂▃▄▅▆▇█"
 
+_WHOLE = 24  # characters; a column of longer texts is wrapped, by words
+_READABLE = 20  # as narrow as such a column may become
+
 
 def visible(text: str) -> str:
     """Return ``text`` with its control characters written out, line ends and tabs excepted."""
@@ -46,10 +49,23 @@ def warn(text: str) -> None:
     sys.stderr.write(f"{visible(text)}\n")
 
 
-def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table: drawn and wrapped to the width of a terminal, plain columns in a pipe."""
+def width() -> int | None:
+    """Return how many characters a line of the terminal has; None in a pipe, which bounds none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def say_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()
+) -> None:
+    """Write a table: drawn and wrapped to the width of a terminal, plain columns in a pipe.
+
+    Args:
+        columns: Their names.
+        rows: A text for each column.
+        spare: The columns that a narrow terminal goes without, the first first.
+    """
     if sys.stdout.isatty():
-        _draw(columns, rows)
+        _draw(columns, rows, spare)
     else:
         for line in plain_table(columns, rows):
             say(line)
@@ -96,18 +112,39 @@ def in_columns(cells: Sequence[str]) -> str:
     return "\n".join("".join(cell.ljust(width) for cell in line).rstrip() for line in lines)
 
 
-def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=sys.stdout)
+    cells = [[visible(cell) for cell in row] for row in rows]
+    longest = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    kept, whole = _fitting(columns, longest, spare, console.width)
     table = Table(box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)  # a name stays whole
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets are no markup
-    Console(file=sys.stdout).print(table)
+    for i in kept:
+        table.add_column(columns[i], overflow="fold", no_wrap=whole[i])
+    for row in cells:
+        table.add_row(*(Text(row[i]) for i in kept))  # Text: brackets are no markup
+    console.print(table)
+
+
+def _fitting(
+    columns: Sequence[str], longest: Sequence[int], spare: Sequence[str], room: int
+) -> tuple[list[int], list[bool]]:
+    """Return which columns there is room for, and which of all stay whole.
+
+    A number, a curve or a digest that is broken into lines cannot be read, nor can a name.
+    """
+    whole = [n <= _WHOLE or (i == 0 and n <= room // 2) for i, n in enumerate(longest)]
+    needs = [n if kept else _READABLE for n, kept in zip(longest, whole, strict=True)]
+    kept = list(range(len(columns)))
+    for name in spare:
+        if sum(needs[i] + 3 for i in kept) + 1 <= room:  # 3: the lines between, and the rims
+            break
+        kept.remove(columns.index(name))
+    return kept, whole
 
 
 def size(count: int | None) -> str:

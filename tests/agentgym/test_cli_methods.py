@@ -12,6 +12,7 @@ def test_the_list_has_every_method_with_what_it_stands_on(agentgym: Run) -> None
     row = next(line for line in said.splitlines() if line.startswith("epo "))
     assert "grpo, ppo" in row
     assert "released" in row
+    assert "prepare, loss, observe" in row
     assert any(line.startswith("sft ") for line in said.splitlines())
 
 

@@ -1,6 +1,7 @@
 """What the commands write, in a pipe and in a terminal."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -48,6 +49,34 @@ def test_a_table_in_a_terminal_is_drawn_and_takes_brackets_as_they_are(
     assert "[red]a[/red]" in terminal.getvalue()
     assert "\\x1b[2J" in terminal.getvalue()
     assert "─" in terminal.getvalue()
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, columns: int) -> list[list[str]]:
+    """Return the cells of a table by line: a name, prose, a digest, and what can be spared."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = ("alfworld/gen-unseen", "fourteen words " * 7, "0123456789ab", "published")
+    say_table(("suite", "about", "digest", "origin"), [row], spare=("origin", "digest"))
+    plain = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    return [re.split(r"  +", line.strip()) for line in plain.splitlines()[3:] if line.strip()]
+
+
+def test_only_prose_is_wrapped_in_a_narrow_terminal_and_by_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, *more = drawn(monkeypatch, 80)
+    assert (first[0], *first[2:]) == ("alfworld/gen-unseen", "0123456789ab", "published")
+    words = " ".join([first[1], *(cell for (cell,) in more)]).split()
+    assert words == ["fourteen", "words"] * 7
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(73, 4), (72, 3), (60, 2)])
+def test_a_narrow_terminal_goes_without_the_columns_that_can_be_spared(
+    monkeypatch: pytest.MonkeyPatch, columns: int, shown: int
+) -> None:
+    # 19 + 20 + 12 + 9 characters, 3 a column between them, and 1.
+    assert len(drawn(monkeypatch, columns)[0]) == shown
 
 
 def test_columns_are_read_downwards_and_fit_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
