@@ -182,12 +182,14 @@ def metric_names(steps: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
     return tuple(sorted({name for line in steps for name in line} - {"step"}))
 
 
-def invalid(trajectory: Mapping[str, Any]) -> int:
-    """Return how many turns did not follow the action format, or had an unknown action."""
-    return sum(
-        turn.get("parse_error") is not None or turn.get("admissible") is False
-        for turn in trajectory["turns"]
-    )
+def unparsed(trajectory: Mapping[str, Any]) -> int:
+    """Return how many turns did not follow the action format."""
+    return sum(turn.get("parse_error") is not None for turn in trajectory["turns"])
+
+
+def inadmissible(trajectory: Mapping[str, Any]) -> int:
+    """Return how many turns had an action that the environment did not know."""
+    return sum(turn.get("admissible") is False for turn in trajectory["turns"])
 
 
 def repeated(trajectory: Mapping[str, Any]) -> int:

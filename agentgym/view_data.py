@@ -19,13 +19,14 @@ from agentgym.errors import DataError
 from agentgym.run_files import (
     Run,
     Source,
-    invalid,
+    inadmissible,
     lines_of,
     metric_names,
     names_of,
     repeated,
     series,
     trajectories,
+    unparsed,
 )
 
 COLUMNS = (
@@ -43,7 +44,8 @@ COLUMNS = (
     "score",
     "stop",
     "turns",
-    "invalid",
+    "unparsed",
+    "inadmissible",
     "repeated",
     "return",
     "tokens",
@@ -230,7 +232,8 @@ def _row(run: int, source: str, line: int, trajectory: Mapping[str, Any]) -> lis
         _number(told("score")),
         trajectory["stop"],
         len(trajectory["turns"]),
-        invalid(trajectory),
+        unparsed(trajectory),
+        inadmissible(trajectory),
         repeated(trajectory),
         _number(told("return")),
         isinstance(told("rows"), list),

@@ -7,12 +7,24 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from agentgym.console import say, say_table, spark, warn
+from agentgym.console import say, say_table, spark, warn, width
 from agentgym.curves import label, panels_of
-from agentgym.run_files import EVALUATION, Run, Source, invalid, read_source, repeated, series
+from agentgym.run_files import (
+    EVALUATION,
+    Run,
+    Source,
+    inadmissible,
+    read_source,
+    repeated,
+    series,
+    unparsed,
+)
 
 _SHOWN = 8  # trajectories
 _CUT = 60  # characters of a goal
+_NAME = 31  # characters of a curve's name: with bars and two numbers it fits 80 columns
+_WIDE = 110  # columns of a terminal that has room for
+_BARS, _FEW_BARS = 30, 16
 
 
 def show_run(run: Run) -> None:
@@ -24,17 +36,27 @@ def show_run(run: Run) -> None:
 
 
 def _show_curves(run: Run) -> None:
-    rows = []
+    bars = _BARS if (width() or _WIDE) >= _WIDE else _FEW_BARS
+    rows: list[tuple[str, ...]] = []
     for panel, names in panels_of([run]):
-        for name in () if panel.heat else names:
+        shown = () if panel.heat else names
+        if len(shown) > 1:
+            rows.append((panel.title, *[""] * 5))
+        for name in shown:
             values = [value for _, value in series(run.steps, name)]
-            title = f"{panel.title}, {label(name)}" if len(names) > 1 else panel.title
-            cells = (min(values), max(values), values[0], values[-1])
-            rows.append((title, spark(values), *(f"{cell:.4g}" for cell in cells)))
+            title = f"  {_end_of(label(name), _NAME - 2)}" if len(shown) > 1 else panel.title
+            cells = (values[0], values[-1], min(values), max(values))
+            rows.append((title, spark(values, bars), *(f"{cell:.4g}" for cell in cells)))
     if rows:
-        say_table(("curve", "", "lowest", "highest", "first", "last"), rows)
+        columns = ("curve", "", "first", "last", "lowest", "highest")
+        say_table(columns, rows, spare=("highest", "lowest"))
     else:
         say("no metrics yet")
+
+
+def _end_of(text: str, most: int) -> str:
+    """Return the end of a text that is too long: there are the names of suites."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def _last_of_each_kind(sources: Sequence[Source]) -> list[Source]:
@@ -54,24 +76,29 @@ def _show_source(source: Source) -> None:
     ends = ", ".join(f"{stop} {count}" for stop, count in stops.most_common())
     after = "" if source.name == EVALUATION else f" after step {source.step}"
     say(f"\n{kind}{after}: {won} of {len(found)} won; stops: {ends}")
-    repeats, unknown = sum(map(repeated, found)), sum(map(invalid, found))
     turns = sum(len(trajectory["turns"]) for trajectory in found)
+    off, unknown, again = (sum(map(count, found)) for count in (unparsed, inadmissible, repeated))
     say(
-        f"of {turns} turns {unknown} were invalid (off the format, or an action that the"
-        f" environment does not know) and {repeats} repeated the action before"
+        f"of {turns} turns {off} were off the format, {unknown} had an action that the environment"
+        f" does not know, and {again} repeated the action before"
     )
     say_table(
-        ("task", "episode", "result", "turns", "invalid", "repeated", "goal"),
+        ("task", "episode", "result", "turns", "off format", "unknown", "repeated", "goal"),
         [_cells(trajectory) for trajectory in _worth_a_look(found)],
+        spare=("goal", "off format", "episode", "repeated"),
     )
 
 
 def _worth_a_look(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return some that were won and some that were lost, the lost ones that went worst first."""
     won = sorted((t for t in found if t["won"]), key=lambda t: len(t["turns"]))
-    lost = sorted((t for t in found if not t["won"]), key=lambda t: -(invalid(t) + repeated(t)))
+    lost = sorted((t for t in found if not t["won"]), key=_wrong, reverse=True)
     half = _SHOWN // 2
     return list(chain(won[:half], lost[: _SHOWN - min(half, len(won))]))
+
+
+def _wrong(trajectory: Mapping[str, Any]) -> int:
+    return unparsed(trajectory) + inadmissible(trajectory) + repeated(trajectory)
 
 
 def _cells(trajectory: Mapping[str, Any]) -> tuple[str, ...]:
@@ -82,7 +109,8 @@ def _cells(trajectory: Mapping[str, Any]) -> tuple[str, ...]:
         f"{trajectory['member']}{branch}",
         "won" if trajectory["won"] else f"lost ({trajectory['stop']})",
         str(len(trajectory["turns"])),
-        str(invalid(trajectory)),
+        str(unparsed(trajectory)),
+        str(inadmissible(trajectory)),
         str(repeated(trajectory)),
         goal if len(goal) <= _CUT else f"{goal[: _CUT - 1]}…",
     )

@@ -218,7 +218,7 @@ def _trajectory(n: int, say: str) -> dict[str, Any]:
             "text": f"I think. <action>{action}</action>",
             "action": action,
             "parse_error": "no <action> tag" if (member, k) == (1, 1) else None,
-            "admissible": (member, k) != (1, 1),
+            "admissible": (member, k) not in ((1, 1), (3, 0)),
             "reward": float(won and k == 2),
         }
         for k, action in enumerate(actions)

@@ -13,12 +13,13 @@ from agentgym.errors import DataError
 from agentgym.run_files import (
     Run,
     Source,
-    invalid,
+    inadmissible,
     names_of,
     open_run,
     read_source,
     repeated,
     series,
+    unparsed,
 )
 
 MakeRun = Callable[..., Path]
@@ -203,9 +204,11 @@ def test_a_file_of_nothing_but_foreign_lines_is_few_problems(tmp_path: Path) -> 
     assert problems[-1] == "and 995 more in the same file"
 
 
-def test_invalid_turns_are_those_off_the_format_or_unknown_to_the_environment() -> None:
-    turns = [turn("a"), turn("b", admissible=False), turn("", parse_error="no tag")]
-    assert invalid({"turns": turns}) == 2
+def test_turns_off_the_format_and_unknown_actions_are_two_counts() -> None:
+    turns = [turn("a"), turn("b", admissible=False), turn("c", admissible=False)]
+    turns += [turn("", parse_error="no tag", admissible=False), turn("d", parse_error="two tags")]
+    assert unparsed({"turns": turns}) == 2
+    assert inadmissible({"turns": turns}) == 3
 
 
 def test_repeated_turns_are_those_that_act_as_the_turn_before() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import socket
@@ -20,9 +21,15 @@ from agentgym.errors import DataError, UsageError
 from agentgym.run_files import Source, open_run
 from agentgym.view import ViewServer, embeddable, export, page
 from agentgym.view_data import COLUMNS, Place, Reader, embedded, page_data
+from agentgym.view_terminal import show_run
 
 MakeRun = Callable[..., Path]
 EVIL = "</script><script>document.title='gone'</script><img src=x onerror=alert(1)>"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def rows_of(told: dict[str, Any]) -> list[dict[str, Any]]:
@@ -42,12 +49,12 @@ def test_a_row_tells_what_the_list_filters_by(make_run: MakeRun) -> None:
     rows = rows_of(Reader([open_run(make_run())]).rows())
     assert len(rows) == 16  # eight of the evaluation, eight of training
     second = next(row for row in rows if row["source"] == "train/2" and row["line"] == 2)
-    assert second["invalid"] == 1  # one off the format, which counts once
+    assert (second["unparsed"], second["inadmissible"]) == (1, 1)
     assert (second["won"], second["stop"], second["turns"]) == (False, "turns", 3)
     branch = next(row for row in rows if row["branch"])
     assert (branch["parent"], branch["shared"]) == ([0, 0], 1)
     fourth = next(row for row in rows if row["source"] == "train/2" and row["line"] == 4)
-    assert fourth["repeated"] == 1
+    assert (fourth["unparsed"], fourth["inadmissible"], fourth["repeated"]) == (0, 1, 1)
     assert [row["tokens"] for row in rows if row["source"] == "train/2"] == [True] * 4 + [False] * 4
 
 
@@ -287,10 +294,40 @@ def test_the_terminal_shows_curves_and_trajectories(agentgym: Any, make_run: Mak
     assert (code, err) == (0, "")
     assert "\x1b" not in out
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
-    assert lines["Reward"].split() == ["Reward", "▁▄█", "1", "3", "1", "3"]
+    assert lines["Reward"].split() == ["Reward", "▁▄█", "1", "3", "1", "3"]  # first to highest
     assert "training after step 2: 4 of 8 won; stops: terminated 4, turns 4" in out
-    assert "of 24 turns 2 were invalid (off the format, or" in out
+    assert "of 24 turns 2 were off the format, 4 had an action that the environment" in out
     assert "and 2 repeated the action before" in out
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_a_narrow_terminal_shows_each_curve_in_one_line(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    folder = make_run()
+    names = ("episode/pick_two_obj_and_place_far_away/success_rate", "episode/look/success_rate")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    told = [json.loads(line) | dict.fromkeys(names, -1.234e-5 * n) for n, line in enumerate(lines)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show_run(open_run(folder))
+    text = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    curves, _, episodes = text.partition("evaluation after step 0")
+    said = [line.split() for line in curves.splitlines()[4:] if line.strip()]
+    assert [line for line in said if re.fullmatch("[▁▂▃▄▅▆▇█]+", line[-1])] == []
+    shown = {" ".join(w for w in line if not re.match(r"[▁▂▃▄▅▆▇█\d-]", w)): line for line in said}
+    assert list(shown) == [
+        "Success", "training", "held out, corridor/test", "Reward", "Success by task type", "look",
+        "…k two obj and place far away", "Entropy", "Time",
+    ]  # fmt: skip
+    assert shown["look"][:4] == ["look", "█▄▁", "-0", "-2.468e-05"]
+    assert len(shown["look"]) == (5 if columns == 80 else 6)
+    rows = [line for line in episodes.splitlines() if line.lstrip().startswith("task-")]
+    assert len(rows) == 16
+    assert all(re.search(r"(won|lost \(turns\)) +3 ", row) for row in rows)
+    assert max(len(line) for line in text.splitlines() if line.startswith(" ")) <= columns
 
 
 def test_the_terminal_shows_an_evaluation_by_itself(agentgym: Any, make_run: MakeRun) -> None:

@@ -4,10 +4,11 @@ const ROW = 28;
 const COLUMNS = [
   ["run", "Run", 1.6], ["source", "Where", 1], ["won", "Result", 0.9], ["task", "Task", 2.4], ["goal", "Goal", 3],
   ["member", "Episode", 1, "number"], ["task_type", "Type", 1.6], ["score", "Score", 0.7, "number"], ["stop", "Stop", 1.2],
-  ["turns", "Turns", 0.7, "number"], ["invalid", "Invalid", 0.8, "number", "turns off the format, or with an action that the environment does not know"],
+  ["turns", "Turns", 0.7, "number"], ["unparsed", "Off format", 1, "number", "turns whose text does not follow the action format"],
+  ["inadmissible", "Unknown", 0.9, "number", "turns with an action that the environment does not know"],
   ["repeated", "Repeated", 1.1, "number", "turns that took the very action of the turn before"], ["return", "Return", 0.8, "number"], ["tokens", "Tokens", 0.8],
 ];
-const filters = { text: "", run: "", source: "", won: "", stop: "", type: "", invalid: false, repeated: false, tokens: false, branched: false };
+const filters = { text: "", run: "", source: "", won: "", stop: "", type: "", unparsed: false, inadmissible: false, repeated: false, tokens: false, branched: false };
 const order = { by: null, down: false };
 let matches = []; // the rows of the list as it was last shown, which a trajectory leafs through
 
@@ -63,7 +64,8 @@ function filterBar(rows, refresh, count) {
     some("where", "source", [...new Set(bySource)], sourceName),
     choice("result", [["", "all"], ["1", "won"], ["0", "not won"]], filters.won, set("won")),
     some("stop", "stop", distinct("stop")), some("type", "type", distinct("task_type")),
-    tick("invalid action", filters.invalid, set("invalid")), tick("repeated action", filters.repeated, set("repeated")),
+    tick("off the format", filters.unparsed, set("unparsed")), tick("unknown action", filters.inadmissible, set("inadmissible")),
+    tick("repeated action", filters.repeated, set("repeated")),
     tick("tokens", filters.tokens, set("tokens")), tick("branched", filters.branched, set("branched")), count);
 }
 
@@ -72,8 +74,8 @@ function passes(row) {
   return (!text || row.task.toLowerCase().includes(text) || row.goal.toLowerCase().includes(text)) &&
     (!filters.run || row.run === Number(filters.run)) && (!filters.source || row.source === filters.source) &&
     (!filters.won || row.won === (filters.won === "1")) && (!filters.stop || row.stop === filters.stop) &&
-    (!filters.type || row.task_type === filters.type) && (!filters.invalid || row.invalid > 0) &&
-    (!filters.repeated || row.repeated > 0) && (!filters.tokens || row.tokens) && (!filters.branched || row.parent !== null);
+    (!filters.type || row.task_type === filters.type) && (!filters.unparsed || row.unparsed > 0) &&
+    (!filters.inadmissible || row.inadmissible > 0) && (!filters.repeated || row.repeated > 0) && (!filters.tokens || row.tokens) && (!filters.branched || row.parent !== null);
 }
 
 // Most tasks are named by their type, which is then no column of its own.

@@ -48,7 +48,8 @@ function facts(told, row) {
     data.runs.length > 1 && fact("run", data.runs[row.run].name),
     fact("result", row.won ? "✓ won" : "✗ lost", row.won ? "good" : "bad"), fact("score", number(row.score)),
     row.return !== null && fact("return", number(row.return)), fact("stop", row.stop), fact("turns", row.turns),
-    row.invalid > 0 && fact("invalid", row.invalid, "bad"), row.repeated > 0 && fact("repeated", row.repeated, "bad"),
+    row.unparsed > 0 && fact("off the format", row.unparsed, "bad"),
+    row.inadmissible > 0 && fact("unknown actions", row.inadmissible, "bad"), row.repeated > 0 && fact("repeated", row.repeated, "bad"),
     told.error && fact("error", told.error, "bad")));
 }
 
