@@ -122,7 +122,8 @@ class Forward:
 class Term:
     """One named part of the loss: a loss and a weight for each token.
 
-    ``watched`` asks for the norm of this term's own gradient, which costs a second backward pass.
+    ``watched`` asks for the norm of this term's own gradient, which costs a forward and a backward
+    pass more for each such term.
     """
 
     loss_BT: Tensor
