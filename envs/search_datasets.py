@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,7 @@ def _load(
     folder: Path, state: tuple[tuple[Path, int, int], ...]
 ) -> dict[str, tuple[Question, ...]]:
     found: dict[str, list[Question]] = {}
-    for path, *_ in state:
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    for name, path in _names(folder, [path for path, *_ in state]).items():
         training = path.stem.startswith(TRAIN)
         for number, row in enumerate(read_rows(path)):
             if row.get("ability") == "math":  # in ARPO's files; no search answers it
@@ -122,6 +122,19 @@ def _load(
             question = read_question(row, f"{name}-{number}", _known_as(source))
             found.setdefault(TRAIN if training else _known_as(source), []).append(question)
     return {name: tuple(questions) for name, questions in found.items()}
+
+
+def _names(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
+    """Return files by what their questions' ids begin with.
+
+    That is the path without its suffix, or with it where two differ in nothing else.
+    """
+    short = [path.relative_to(folder).with_suffix("") for path in paths]
+    often = Counter(short)
+    return {
+        (one if often[one] == 1 else path.relative_to(folder)).as_posix(): path
+        for one, path in zip(short, paths, strict=True)
+    }
 
 
 def _source(path: Path) -> str:
@@ -197,9 +210,9 @@ def read_question(row: Mapping[str, Any], name: str, kind: str) -> Question:
         kind: Its type where the row names none.
 
     Raises:
-        DataError: The row has no question or no answer.
+        DataError: The row has no question or no answer, or what is no answer in its place.
     """
-    text, answers = _text(row), _answers(row)
+    text, answers = _text(row), _answers(row, name)
     if not text or not answers:
         missing = "answer" if text else "question"
         raise DataError(
@@ -212,21 +225,32 @@ def read_question(row: Mapping[str, Any], name: str, kind: str) -> Question:
 
 def _text(row: Mapping[str, Any]) -> str:
     """Return the question: its own column, or beside the prompt, or at the prompt's end."""
-    beside = (row.get("extra_info") or {}).get("question")
-    prompt = row.get("prompt") or [{}]
-    last = prompt if isinstance(prompt, str) else prompt[-1].get("content")
-    for text in (row.get("question"), beside, str(last or "").rpartition("Question:")[2]):
+    prompt = row.get("prompt")
+    last = prompt[-1] if isinstance(prompt, list) and prompt else prompt
+    said = _inside(last, "content") if isinstance(last, dict) else last
+    asked = said.rpartition("Question:")[2] if isinstance(said, str) else None
+    for text in (row.get("question"), _inside(row.get("extra_info"), "question"), asked):
         if isinstance(text, str) and text.strip():
             return " ".join(text.split())
     return ""
 
 
-def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
-    truth = (row.get("reward_model") or {}).get("ground_truth")
+def _inside(value: object, key: str) -> object:
+    """Return what an object has under a key; None where it has nothing, or is none."""
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _answers(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    truth = _inside(row.get("reward_model"), "ground_truth")
     if isinstance(truth, dict):
         truth = truth.get("target")
     for given in (truth, row.get("golden_answers"), row.get("answers"), row.get("answer")):
         listed = given if isinstance(given, list) else [] if given is None else [given]
+        if not all(isinstance(one, str | int | float) for one in listed):
+            raise DataError(
+                f"question {name} has the answer {str(given)[:60]!r}; expected a text, a number"
+                " or a list of these"
+            )
         parts = (part.strip() for one in listed for part in str(one).split(ANSWER_SPLIT))
         answers = tuple(dict.fromkeys(part for part in parts if part))
         if answers:

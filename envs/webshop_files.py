@@ -152,7 +152,11 @@ def _price_tag(pricing: str | None) -> str:
 
 
 def _features(described: str | list[str]) -> tuple[str, ...]:
-    return (described,) if isinstance(described, str) else tuple(described)
+    """Return a product's features; there is always a first one, which is searched."""
+    features = (described,) if isinstance(described, str) else tuple(described)
+    if not all(isinstance(one, str) for one in features):
+        raise TypeError(f"small_description is {described!r}, expected texts")
+    return features or ("",)
 
 
 def _options(customization: Mapping[str, Any] | str | None) -> dict[str, tuple[str, ...]]:

@@ -49,6 +49,9 @@ ARPO = {
         ({"question": "q", "answer": ["a", "b", "a"]}, "q", ("a", "b")),
         ({"question": "q", "answer": "yes"}, "q", ("yes",)),
         ({"question": "q", "golden_answers": [1912]}, "q", ("1912",)),
+        ({"prompt": {"content": "Question: q"}, "answer": "a"}, "q", ("a",)),
+        ({"prompt": "Question: q", "answer": "a"}, "q", ("a",)),
+        ({"question": "q", "answer": "a", "extra_info": "s", "reward_model": "r"}, "q", ("a",)),
     ],
 )
 def test_each_papers_rows_have_a_question_and_its_alternatives(row, text, answers):
@@ -65,6 +68,7 @@ def test_a_row_that_names_its_type_has_it():
     [
         ({"answer": "a"}, "no question"),
         ({"question": " ", "answer": "a", "prompt": []}, "no question"),
+        ({"answer": "a", "prompt": [7]}, "no question"),
         ({"question": "q"}, "no answer"),
         ({"question": "q", "answer": [" ", ""]}, "no answer"),
         ({"question": "q", "reward_model": {"ground_truth": {"target": []}}}, "no answer"),
@@ -73,6 +77,14 @@ def test_a_row_that_names_its_type_has_it():
 def test_a_row_without_question_or_answer_is_named(row, missing):
     with pytest.raises(DataError, match=f"question test-3 has {missing}; expected question and"):
         read_question(row, "test-3", "nq")
+
+
+@pytest.mark.parametrize(
+    "answer", [{"value": "Paris", "aliases": ["the city"]}, [["Paris"]], [None], ["a", {}]]
+)
+def test_what_is_no_answer_is_not_taken_for_its_spelling(answer):
+    with pytest.raises(DataError, match=r"test-3 has the answer .*expected a text, a number"):
+        read_question({"question": "q", "answer": answer}, "test-3", "nq")
 
 
 def write_rows(path: Path, *rows: dict) -> None:
@@ -98,6 +110,13 @@ def test_rows_are_gathered_by_data_set_whatever_file_they_are_in(tmp_path):
         "train": ["train_10k-0"],  # without the mathematics
     }
     assert found["train"][0].kind == "musique"
+
+
+def test_files_that_differ_in_their_suffix_alone_keep_all_their_questions(tmp_path):
+    own = {"question": "q", "answer": "a"}
+    write_rows(tmp_path / "mine.jsonl", own)
+    (tmp_path / "mine.json").write_text(json.dumps([own]))
+    assert [one.id for one in load_questions(tmp_path)["mine"]] == ["mine.json-0", "mine.jsonl-0"]
 
 
 def test_files_that_change_are_read_again(tmp_path):

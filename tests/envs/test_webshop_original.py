@@ -216,6 +216,7 @@ def test_a_file_that_ends_too_early_is_refused(webshop_data: Path) -> None:
         ({"pricing": "N/A"}, "the price 'N/A' names no dollars; expected $1.50 or $1.50$2.50"),
         ({"pricing": "$one"}, "B000000RED cannot be read"),
         ({"name": None}, "name is None, expected a text"),
+        ({"small_description": [None]}, "small_description is [None], expected texts"),
         ({"customization_options": {"Size": [{}]}}, "KeyError('value')"),
         ({"asin": 5}, "a product has no asin"),
     ],
@@ -225,6 +226,13 @@ def test_a_product_that_cannot_be_read_is_named(
 ) -> None:
     change(webshop_data, fields)
     assert message in refused(webshop_data)
+
+
+def test_a_product_without_features_is_sold_and_found(webshop_data: Path) -> None:
+    change(webshop_data, {"small_description": []})
+    shop = catalogue("small-test", webshop_data, 0)
+    assert shop.products["B000000RED"].features == ("",)
+    assert "B000000RED" in shop.engine.search("red ceramic mug", 5)
 
 
 def test_an_instruction_that_lacks_something_is_named(webshop_data: Path) -> None:

@@ -39,6 +39,7 @@ from agentgym.envs.search_remote import RemoteRetriever
 from agentgym.envs.search_retrieval import Hit
 from agentgym.envs.search_server import answer
 from agentgym.envs.webshop_files import read_mapping, read_products
+from agentgym.envs.webshop_search import product_index
 from agentgym.journal import open_journal
 from agentgym.policies.action_format import action_format
 from agentgym.policies.chat import Chat
@@ -313,6 +314,8 @@ def fuzz_questions(home: Path) -> Fuzz:
         {"question": "who?", "golden_answers": ["a", "b"], "data_source": "nq"},
         {"question": "who?", "answer": "a", "extra_info": {"index": 1}},
         {"reward_model": {"ground_truth": {"target": ["a"]}}, "prompt": [{"content": "q"}]},
+        {"reward_model": "a", "extra_info": "q", "prompt": ["q"], "question": "q", "answer": ["a"]},
+        {"prompt": {"content": "q"}, "answer": {"value": "a", "aliases": ["b"]}},
     )
 
     def read(path: Path) -> None:
@@ -321,7 +324,7 @@ def fuzz_questions(home: Path) -> Fuzz:
             assert question.text
             assert question.answers
 
-    return [jsonl(*rows), jsonl(rows[0])], at(home / "q.jsonl", read)
+    return [jsonl(*rows[:3]), *map(jsonl, rows)], at(home / "q.jsonl", read)
 
 
 def fuzz_shop_files(home: Path) -> Fuzz:
@@ -334,7 +337,7 @@ def fuzz_shop_files(home: Path) -> Fuzz:
     attributes = read_mapping(home / "attributes.json")
 
     def read(path: Path) -> None:
-        list(read_products(path, attributes, {}, seed=0))
+        product_index(read_products(path, attributes, {}, seed=0))
 
     return [json.dumps([product, product | {"asin": "B02"}]).encode()], at(
         home / "items.json", read
