@@ -41,6 +41,8 @@ class DataSet:
     """What else it takes to play the suite."""
     prepare: Callable[[Path, Watch], None] | None = None
     """Make from the data's folder what suites need beside the files; quick where it is made."""
+    check: Callable[[Path], None] | None = None
+    """Raise a DataError where ``prepare`` would miss something, before anything is fetched."""
 
     @property
     def size(self) -> int | None:
@@ -62,9 +64,12 @@ def download(data: DataSet, folder: Path, watch: Watch | None = None) -> bool:
 
     Raises:
         DataError: It cannot be had, is not what is expected, does not fit on the disk, something
-            else lies in its place, or another download into the folder is running.
+            else lies in its place, another download into the folder is running, or what prepares
+            it is not installed.
     """
     watch = watch or Watch()
+    if data.check is not None:
+        data.check(folder)
     missing = _missing(data, folder)
     if missing:
         with _alone(make_folder(folder)) as work:

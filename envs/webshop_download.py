@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from agentgym.download import DataSet
-from agentgym.envs.webshop_original import prepare
+from agentgym.envs.webshop_original import check_preparation, prepare
 from agentgym.fetch import RemoteFile
 from agentgym.files import cache_folder
 
@@ -98,6 +98,7 @@ SMALL = DataSet(
     variable=VARIABLE,
     suite="webshop/small-test",
     prepare=lambda folder, _watch: prepare(folder, "small"),
+    check=lambda folder: check_preparation(folder, "small"),
 )
 
 FULL = DataSet(
@@ -122,4 +123,5 @@ FULL = DataSet(
     variable=VARIABLE,
     suite="webshop/full-test",
     prepare=lambda folder, _watch: prepare(folder, "full"),
+    check=lambda folder: check_preparation(folder, "full"),
 )

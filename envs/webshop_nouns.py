@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,16 @@ def _nouns_of(parsed: Any) -> tuple[str, ...]:
     return tuple(token.text.lower() for token in parsed if token.pos_ in _NOUNS)
 
 
+def check_model() -> None:
+    """Look whether nouns can be found, without loading what finds them.
+
+    Raises:
+        DataError: spaCy or its model is not installed.
+    """
+    if find_spec("spacy") is None or not any(map(find_spec, _MODELS)):
+        raise _no_model()
+
+
 def _load_model() -> tuple[Any, str]:
     for name in _MODELS:
         try:
@@ -79,4 +90,8 @@ def _load_model() -> tuple[Any, str]:
         except ImportError:
             continue
         return load(exclude=list(_UNUSED)), f"{MODEL} {version(name.replace('_', '-'))}"
-    raise DataError(f"spaCy's model {MODEL} is not installed; {_REMEDY}")
+    raise _no_model()
+
+
+def _no_model() -> DataError:
+    return DataError(f"spaCy's model {MODEL} is not installed; {_REMEDY}")

@@ -19,7 +19,7 @@ from agentgym.envs.lucene import LuceneIndex
 from agentgym.envs.webshop_catalogue import Catalogue, Goal, Product
 from agentgym.envs.webshop_files import REMEDY, read_mapping, read_products, read_titles
 from agentgym.envs.webshop_goals import human_goal, shuffled, synthetic_goals
-from agentgym.envs.webshop_nouns import read_nouns, write_nouns
+from agentgym.envs.webshop_nouns import check_model, read_nouns, write_nouns
 from agentgym.envs.webshop_search import product_index
 from agentgym.envs.webshop_stored import StoredProducts, store, stored_folder
 from agentgym.errors import DataError
@@ -70,6 +70,16 @@ def catalogue(set_name: str, folder: Path, seed: int) -> Catalogue:
 def nouns_path(folder: Path, size: str) -> Path:
     """Return where the nouns of the titles lie, which are no part of the published files."""
     return folder / f"title_nouns_{size}.json"
+
+
+def check_preparation(folder: Path, size: str) -> None:
+    """Look whether :func:`prepare` has what it needs beside the published files.
+
+    Raises:
+        DataError: Nouns are to be found, and spaCy is not installed.
+    """
+    if not nouns_path(folder, size).exists():
+        check_model()
 
 
 def prepare(folder: Path, size: str) -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.download import DataSet, download
 from agentgym.envs.webshop_download import FULL, SMALL, confirmed, data_folder
+from agentgym.errors import DataError
 
 PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
 <form action="/search"><input type="text" name="q" value="no"></form>
@@ -43,6 +45,27 @@ def test_every_file_has_a_hash_that_decides_which_address_has_it() -> None:
         assert file.size
         assert len(file.urls) == 2
         assert file.urls[1].endswith(file.name)
+
+
+@pytest.mark.parametrize("data", [SMALL, FULL])
+def test_without_spacy_nothing_is_fetched_unless_the_nouns_are_there(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AskedError(Exception):
+        pass
+
+    def ask(*_: object) -> None:
+        raise AskedError
+
+    monkeypatch.setattr("agentgym.download.fetch", ask)
+    monkeypatch.setattr("agentgym.envs.webshop_nouns._MODELS", ("no_such_model",))
+    with pytest.raises(DataError, match=r"pip install 'agentgym\[webshop\]'"):
+        download(data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    for size in ("small", "full"):
+        (tmp_path / f"title_nouns_{size}.json").write_text("{}")
+    with pytest.raises(AskedError):
+        download(data, tmp_path)
 
 
 def test_the_variable_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
