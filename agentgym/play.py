@@ -252,8 +252,9 @@ class Session:
         try:
             with Path(name).expanduser().open("ab") as stream:
                 stream.write(json_line(trajectory_line(episode)))
-        except OSError as error:
-            raise DataError(f"cannot write {name}: {error.strerror}") from error
+        except (OSError, RuntimeError, ValueError) as error:  # ~NOBODY is a RuntimeError
+            why = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"cannot write {name}: {why}") from error
         what = "won" if episode.won else "not won, and so not learnt from"
         self.say(f"saved to {name}: {len(episode.turns)} turns, {what}")
 

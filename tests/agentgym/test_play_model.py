@@ -305,8 +305,9 @@ def test_an_episode_that_is_not_over_is_no_demonstration(beside: Make, tmp_path:
     with pytest.raises(UsageError, match="say where to"):
         session.handle(":save")
     session.handle(":expert 3")
-    with pytest.raises(DataError, match="cannot write"):
-        session.handle(f":save {tmp_path}")
+    for name in (tmp_path, "~nobody-has-this-name/d.jsonl", "a\0b"):
+        with pytest.raises(DataError, match="cannot write"):
+            session.handle(f":save {name}")
 
 
 def test_a_mistake_in_a_script_is_passed_over(beside: Make, tmp_path: Path, heard: Heard) -> None:
