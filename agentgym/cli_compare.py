@@ -46,7 +46,8 @@ def compare(
 
 
 def _read(path: Path) -> Evaluation:
-    from agentgym.results import RESULTS_FILE, read_results
+    from agentgym.results import read_results
+    from agentgym.run_files import RESULTS_FILE
 
     inner = sorted(path.glob(f"eval/*/{RESULTS_FILE}"))
     if inner and not (path / RESULTS_FILE).exists():

@@ -17,11 +17,9 @@ from agentgym.episodes import Episode, Summary
 from agentgym.errors import DataError, UsageError
 from agentgym.files import make_folder, write_atomic
 from agentgym.journal import refuse_another_protocol, remove_journal
+from agentgym.run_files import RESULTS_FILE, RESULTS_FORMAT
 
-RESULTS_FILE = "results.json"
 TRAJECTORIES_FILE = "trajectories.jsonl.gz"
-FORMAT = 2
-"""Of ``results.json``; raised when its fields change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """Return the content of ``results.json``."""
-        content = {"format": FORMAT, **asdict(self)}
+        content = {"format": RESULTS_FORMAT, **asdict(self)}
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -111,14 +109,14 @@ def read_results(path: Path) -> Evaluation:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read the results {path}: {error}") from error
-    if not isinstance(content, dict) or "protocol" not in content:
+    if not (isinstance(content, dict) and isinstance(content.get("protocol"), dict)):
         raise DataError(f"cannot read the results {path}: agentgym eval did not write this file")
     found = content.pop("format", 1)
-    if found != FORMAT:
+    if found != RESULTS_FORMAT:
         by = content["protocol"].get("agentgym", "?")
         raise DataError(
             f"cannot read the results {path}: they were written by agentgym {by} in format {found},"
-            f" and this version, {__version__}, reads format {FORMAT}; evaluate again"
+            f" and this version, {__version__}, reads format {RESULTS_FORMAT}; evaluate again"
         )
     try:
         return TypeAdapter(Evaluation).validate_python(content)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
+import sys
 import tomllib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,9 @@ from agentgym import __version__
 from agentgym.errors import DataError
 
 METRICS_FILE = "metrics.jsonl"
-_RESULTS_FILE = "results.json"
+RESULTS_FILE = "results.json"
+RESULTS_FORMAT = 2
+"""Of ``results.json``; raised when its fields change."""
 EVALUATION = "eval"
 """What the trajectories of an evaluation by itself are named; those in a run have a step."""
 
@@ -55,7 +57,7 @@ class Run:
     """
 
     path: Path
-    steps: tuple[Mapping[str, float], ...]  # metrics, sorted by step; the last word on a step wins
+    steps: tuple[Mapping[str, float], ...]  # finite metrics, by step; the last word on a step wins
     sources: tuple[Source, ...]  # sorted by step, training before evaluation
     config: Mapping[str, Any] = field(default_factory=dict)  # an evaluation's is its protocol
     about: Mapping[str, Any] = field(default_factory=dict)  # env.json
@@ -101,9 +103,9 @@ def open_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected that of a run, as runs/NAME")
     problems: list[str] = []
-    measured = _results(folder / _RESULTS_FILE, problems)
+    measured = _results(folder / RESULTS_FILE, problems)
     begun = folder / "eval/step_000000"
-    paths = sorted((*begun.glob(_RESULTS_FILE), *begun.glob(f"*/*/{_RESULTS_FILE}")))
+    paths = sorted((*begun.glob(RESULTS_FILE), *begun.glob(f"*/*/{RESULTS_FILE}")))
     first = [measured] if measured else [_results(path, problems) for path in paths]
     steps = _with_first(first, _metrics(folder / METRICS_FILE, problems))
     sources = tuple(sorted(_sources(folder), key=lambda s: (s.step, s.kind == "eval", s.name)))
@@ -111,17 +113,32 @@ def open_run(folder: Path) -> Run:
         why = f"; {problems[0]}" if problems else ""
         raise DataError(
             f"{folder} is neither a run nor an evaluation that can be shown: it has no"
-            f" {METRICS_FILE} with steps, no {_RESULTS_FILE} and no trajectories{why}"
+            f" {METRICS_FILE} with steps, no {RESULTS_FILE} and no trajectories{why}"
         )
     about = _table(folder / "env.json", json.loads, problems)
-    version = about.get("agentgym")
-    if about and version != __version__:
-        problems.append(
-            f"{folder / 'env.json'}: the run is of agentgym {version}, this is {__version__};"
-            " what it calls otherwise is not shown"
-        )
+    problems += _of_another_version(folder, about, measured)
     config = _table(folder / "config.toml", tomllib.loads, problems) or _protocol(measured)
     return Run(folder, steps, sources, config, about, tuple(problems))
+
+
+def _of_another_version(
+    folder: Path, about: Mapping[str, Any], measured: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what is to be said of a run, or an evaluation by itself, that another version wrote."""
+    path = folder / ("env.json" if about else RESULTS_FILE)
+    version = about.get("agentgym") if about else _protocol(measured).get("agentgym", __version__)
+    if version != __version__:
+        what = "run" if about else "evaluation"
+        yield (
+            f"{path}: the {what} is of agentgym {version}, this is {__version__};"
+            " what it calls otherwise is not shown"
+        )
+    written = measured.get("format", 1)
+    if measured and written != RESULTS_FORMAT:
+        yield (
+            f"{folder / RESULTS_FILE}: written in format {written}, this version reads format"
+            f" {RESULTS_FORMAT}; what is elsewhere there is not shown"
+        )
 
 
 def lines_of(source: Source) -> list[str]:
@@ -173,13 +190,18 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def series(steps: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
-    """Return the finite values of a metric as (step, value), in the order of the steps."""
-    return [(line["step"], line[name]) for line in steps if math.isfinite(line.get(name, math.nan))]
+    """Return the values of a metric as (step, value), in the order of the steps."""
+    return [(line["step"], line[name]) for line in steps if name in line]
 
 
 def metric_names(steps: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
     """Return the names of all metrics, sorted."""
     return tuple(sorted({name for line in steps for name in line} - {"step"}))
+
+
+def is_finite(value: Any) -> bool:
+    """Return whether a JSON value is a number that a picture has room for."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def unparsed(trajectory: Mapping[str, Any]) -> int:
@@ -224,8 +246,8 @@ def _metrics(path: Path, problems: list[str]) -> tuple[Mapping[str, float], ...]
     wrong = [problem] if problem else []
     by_step: dict[float, Mapping[str, float]] = {}
     for number, line in _json_lines(path, text, wrong):
-        numbers = {k: v for k, v in line.items() if isinstance(v, int | float)}
-        if not math.isfinite(numbers.get("step", math.nan)):
+        numbers = {name: value for name, value in line.items() if is_finite(value)}
+        if "step" not in numbers:
             wrong.append(f"{path} line {number}: no step in it; left out")
         else:
             by_step[numbers["step"]] = numbers
@@ -245,7 +267,7 @@ def _with_first(
         suite, rate = _inner(one, "protocol", "suite"), _inner(one, "summary", "success")
         if suite and isinstance(rate, dict):
             numbers = {"success_rate": rate.get("value"), "score": _inner(one, "summary", "score")}
-            good = {n: v for n, v in numbers.items() if isinstance(v, int | float)}
+            good = {n: v for n, v in numbers.items() if is_finite(v)}
             first |= {f"eval/{suite}/{n}": v for n, v in good.items()}
     if not first or any(line["step"] == 0 for line in steps):
         return steps

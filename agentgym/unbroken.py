@@ -15,13 +15,8 @@ from pathlib import Path
 from agentgym.episodes import data_digest, episode_of, summarise
 from agentgym.files import write_atomic
 from agentgym.journal import Journal, open_journal, remove_journal
-from agentgym.results import (
-    RESULTS_FILE,
-    TRAJECTORIES_FILE,
-    EvalProtocol,
-    Evaluation,
-    results_there,
-)
+from agentgym.results import TRAJECTORIES_FILE, EvalProtocol, Evaluation, results_there
+from agentgym.run_files import RESULTS_FILE
 from agentgym.trajectory_line import gzipped, trajectory_line
 from agentgym.types import EnvSpec, Key, Trajectory
 from agentgym.workers import WorkerPool

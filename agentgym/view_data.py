@@ -20,6 +20,7 @@ from agentgym.run_files import (
     Run,
     Source,
     inadmissible,
+    is_finite,
     lines_of,
     metric_names,
     names_of,
@@ -225,7 +226,7 @@ def _row(run: int, source: str, line: int, trajectory: Mapping[str, Any]) -> lis
         _text(told("goal")),
         trajectory["member"],
         trajectory["branch"],
-        parent if isinstance(parent, list) and len(parent) == 2 else None,
+        parent if _is_key(parent) else None,
         _number(told("shared_turns")) or 0,
         _text(told("task_type")),
         trajectory["won"],
@@ -249,8 +250,9 @@ def _tokens(rows: Any, turns: int) -> list[list[dict[str, Any]]] | None:
         if not isinstance(row, dict):
             continue
         fields = {name: row[name] for name in _TOKEN_FIELDS if isinstance(row.get(name), list)}
-        for i, turn in enumerate(row.get("turn", ())):
-            if 0 <= turn < turns:
+        numbers = row.get("turn")
+        for i, turn in enumerate(numbers if isinstance(numbers, list) else ()):
+            if isinstance(turn, int) and 0 <= turn < turns:
                 token = {name: values[i] for name, values in fields.items() if i < len(values)}
                 tokens[turn].append(token)
     return tokens
@@ -265,12 +267,17 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def _is_key(parent: Any) -> bool:
+    """Return whether it is the member and the branch of an episode."""
+    return isinstance(parent, list) and len(parent) == 2 and all(isinstance(n, int) for n in parent)
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    return value if is_finite(value) else None
 
 
 def _finite(value: Any) -> Any:

@@ -20,6 +20,7 @@ from agentgym import __version__
 from agentgym.cli import main
 from agentgym.envs import registry
 from agentgym.envs.base import Outcome, TextEnv
+from agentgym.run_files import RESULTS_FORMAT
 from agentgym.types import Info, Suite
 
 
@@ -176,7 +177,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         (folder / "config.toml").write_text(_CONFIG.format(seed=seed))
         (folder / "env.json").write_text(json.dumps({"agentgym": __version__}))
         results = {
-            "protocol": {"suite": "corridor/test"},
+            "format": RESULTS_FORMAT,
+            "protocol": {"agentgym": __version__, "suite": "corridor/test"},
             "summary": {"success": {"value": 0.25}, "score": 0.25},
         }
         (first / "results.json").write_text(json.dumps(results))

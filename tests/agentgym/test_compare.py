@@ -144,9 +144,12 @@ def test_the_command_shows_differences_and_flips(agentgym: Any, results: Path) -
 def test_what_is_no_evaluation_is_one_line(agentgym: Any, results: Path) -> None:
     (results / "other").mkdir()
     (results / "other" / "results.json").write_text('{"protocol": {"agentgym": "0.0.1"}}')
+    (results / "foreign").mkdir()
+    (results / "foreign" / "results.json").write_text('{"protocol": 3}')
     for name, code, says in (
         ("nowhere", 1, "there is no such file; expected that of an evaluation"),
         ("other", 1, "written by agentgym 0.0.1"),
+        ("foreign", 1, "agentgym eval did not write this file"),
     ):
         ran = agentgym("compare", results / "random", results / name)
         assert (ran.code, ran.err.count("\n")) == (code, 1)

@@ -14,6 +14,7 @@ from agentgym.run_files import (
     Run,
     Source,
     inadmissible,
+    metric_names,
     names_of,
     open_run,
     read_source,
@@ -48,8 +49,12 @@ def test_what_was_measured_before_the_first_step_is_step_0(make_run: MakeRun) ->
 def test_values_that_are_no_numbers_are_no_points(make_run: MakeRun) -> None:
     folder = make_run()
     with (folder / "metrics.jsonl").open("a") as stream:
-        stream.write('{"step": 4, "reward/mean": NaN}\n{"step": 5, "reward/mean": 2}\n')
-    assert series(open_run(folder).steps, "reward/mean")[-1] == (5, 2)
+        stream.write('{"step": 4, "reward/mean": NaN, "actor/ref_kl": NaN}\n')
+        stream.write(f'{{"step": 5, "reward/mean": 2, "actor/entropy": {10**400}}}\n')
+    steps = open_run(folder).steps
+    assert series(steps, "reward/mean")[-1] == (5, 2)
+    assert series(steps, "actor/entropy")[-1] == (3, 1 / 3)
+    assert "actor/ref_kl" not in metric_names(steps)
 
 
 def test_a_step_that_was_done_again_counts_once(make_run: MakeRun) -> None:
@@ -88,6 +93,18 @@ def test_a_run_of_another_version_is_shown_and_said(make_run: MakeRun) -> None:
     (problem,) = run.problems
     assert "is of agentgym 9.9" in problem
     assert __version__ in problem
+    assert run.steps
+
+
+def test_an_evaluation_of_another_version_or_format_is_shown_and_said(make_run: MakeRun) -> None:
+    folder = make_run() / "eval" / "step_000000"
+    told = json.loads((folder / "results.json").read_text())
+    told["protocol"]["agentgym"] = "9.9"
+    (folder / "results.json").write_text(json.dumps(told | {"format": 7}))
+    run = open_run(folder)
+    version, form = run.problems
+    assert "results.json: the evaluation is of agentgym 9.9, this is" in version
+    assert "results.json: written in format 7, this version reads format" in form
     assert run.steps
 
 

@@ -1,9 +1,11 @@
 """The page of a run: what it is told, what it may do, and who may ask for it."""
 
 import base64
+import gzip
 import hashlib
 import io
 import json
+import math
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -85,6 +87,26 @@ def test_numbers_that_json_cannot_write_are_left_out(make_run: MakeRun) -> None:
         stream.write('{"step": 4, "reward/mean": NaN, "time/generate": Infinity}\n')
     told = json.loads(embeddable(page_data([open_run(folder)])))
     assert [step for step, _ in told["runs"][0]["metrics"]["reward/mean"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [{"rows": [{"ids": [1], "turn": ["x", None, 0.5]}, {"turn": 3}, 4]}, {"parent": [math.nan, 1]},
+     {"parent": ["a", []]}, {"score": math.nan, "return": 10**400, "goal": 3, "task_type": []}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_foreign_in_a_trajectory_is_left_out(
+    make_run: MakeRun, tmp_path: Path, foreign: dict[str, Any]
+) -> None:
+    folder = make_run()
+    path = folder / "trajectories" / "step_000002.jsonl.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    changed = json.dumps(json.loads(lines[0]) | foreign)
+    path.write_bytes(gzip.compress("\n".join([changed, *lines[1:]]).encode()))
+    assert export([open_run(folder)], tmp_path / "report.html", 100).carried == 16
+    told = told_by((tmp_path / "report.html").read_text())
+    row = next(row for row in rows_of(told["rows"]) if row["source"] == "train/2")
+    assert (row["parent"], row["task"]) == (None, "task-00000")
 
 
 def test_an_exported_page_carries_whole_trajectories_in_equal_shares(make_run: MakeRun) -> None:
