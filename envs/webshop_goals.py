@@ -6,9 +6,10 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
+from agentgym.envs.draws import some
 from agentgym.envs.webshop_catalogue import NO_PRICE_LIMIT, Goal, Product, Wish
 
-_LIMITS = tuple(10.0 * step for step in range(1, 100))  # dollars
+_LIMITS = tuple(10.0 * step for step in range(1, 100))  # that shoppers name, in dollars
 _SHUFFLE_SEED = 233
 
 
@@ -57,14 +58,19 @@ def _goal(
     options: tuple[Wish, ...],
     limit: float,
 ) -> Goal:
-    if limit < NO_PRICE_LIMIT:
-        text += f", and price lower than {limit:.2f} dollars"
-    return Goal(product.asin, text, tuple(attributes), options, limit)
+    return Goal(product.asin, text + price_clause(limit), tuple(attributes), options, limit)
 
 
 def _limit(product: Product, stream: str) -> float:
-    """Return the larger of two of the next four round prices above the product's own."""
-    above = [limit for limit in _LIMITS if limit > product.price][:4]
-    if len(above) < 2:
-        return NO_PRICE_LIMIT
-    return max(random.Random(f"webshop:limit:{stream}").sample(above, 2))
+    return price_limit(random.Random(f"webshop:limit:{stream}"), product.price)
+
+
+def price_limit(rng: random.Random, price: float) -> float:
+    """Return what a shopper would pay at most: the larger of two of the next four tens."""
+    above = [limit for limit in _LIMITS if limit > price][:4]
+    return max(some(rng, above, 2)) if len(above) > 1 else NO_PRICE_LIMIT
+
+
+def price_clause(limit: float) -> str:
+    """Return how an instruction ends that names a limit."""
+    return "" if limit == NO_PRICE_LIMIT else f", and price lower than {limit:.2f} dollars"

@@ -14,10 +14,10 @@ from string import capwords
 from typing import NamedTuple
 
 from agentgym.envs.draws import between, pick, shuffled, some
-from agentgym.envs.webshop_catalogue import NO_PRICE_LIMIT, Goal, Product
+from agentgym.envs.webshop_catalogue import Goal, Product
+from agentgym.envs.webshop_goals import price_clause, price_limit
 from agentgym.envs.webshop_words import Category, OptionRange, words
 
-_PRICE_STEPS = range(10, 1000, 10)  # limits that the benchmark's shoppers name, in dollars
 _CENTS = (0.99, 0.99, 0.95, 0.49, 0.0)
 _RANGES = 0.08  # of the products show a price range
 _OPENINGS = ("Find me", "I am looking for", "I need", "I want to buy", "Show me")
@@ -136,11 +136,11 @@ def make_goal(shop: Shop, made: Made, number: int) -> Goal:
     rng = random.Random(f"webshop/{shop.name}/{product.asin}/{number}")
     asked = _asked(rng, made.traits, shop.short)
     wishes = tuple((name, pick(rng, product.options[name])) for name in sorted(product.options))
-    limit = _limit(rng, product.price)
+    limit = price_limit(rng, product.price)
     wanted = f"{pick(rng, _OPENINGS)} {_wanted(made, asked)}"
     return Goal(
         asin=product.asin,
-        instruction=f"{wanted}{_option_clause(wishes)}{_price_clause(limit)}",
+        instruction=f"{wanted}{_option_clause(wishes)}{price_clause(limit)}",
         attributes=(*asked.qualities, *asked.parts, *asked.uses),
         options=wishes,
         price_upper=limit,
@@ -249,16 +249,6 @@ def _wanted(made: Made, asked: Traits) -> str:
 
 def _option_clause(wishes: Sequence[tuple[str, str]]) -> str:
     return " with " + ", and ".join(f"{name}: {value}" for name, value in wishes) if wishes else ""
-
-
-def _price_clause(limit: float) -> str:
-    return "" if limit == NO_PRICE_LIMIT else f", and price lower than {limit:.2f} dollars"
-
-
-def _limit(rng: random.Random, price: float) -> float:
-    """Return what a shopper would pay at most: the larger of two of the next four tens."""
-    nearest = [float(step) for step in _PRICE_STEPS if step > price][:4]
-    return max(some(rng, nearest, 2)) if len(nearest) > 1 else NO_PRICE_LIMIT
 
 
 def plural(noun: str) -> str:
