@@ -34,6 +34,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentgym.launch import launched
 from agentgym.policies.gold_answer import WrittenAnswer
+from agentgym.policies.precision import Compute
 from agentgym.trainers.batch import Batch, pack
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.lora import LoraOptions, add_adapter
@@ -97,6 +98,7 @@ class Case:
     optim: Mapping[str, Any] | None = None
     parallel: Mapping[str, Any] | None = None
     lora: bool = False
+    compute: Compute = "float32"
 
 
 def cases(dtypes: Sequence[str], weights: Sequence[str]) -> Iterator[Case]:
@@ -115,6 +117,9 @@ def cases(dtypes: Sequence[str], weights: Sequence[str]) -> Iterator[Case]:
         yield Case("an adapter, with a critic", "ppo", kind, lora=True)
     if "sharded" in weights:
         yield Case("reduced after each", "epo on ppo", "sharded", parallel={"reduce": "each"})
+        yield Case("offloaded", "epo on ppo", "sharded", parallel={"offload": True})
+        once = {"epochs": 1, "mini_batch": None}
+        yield Case("bfloat16", "grpo", "sharded", "float32", optim=once, compute="bfloat16")
 
 
 # What is learnt from ------------------------------------------------------------------------------
@@ -240,14 +245,19 @@ def begin(case: Case, ranks: Ranks, weights: Mapping[str, torch.Tensor] | None =
         parallel = ParallelOptions.model_validate(
             {"weights": case.weights, **(case.parallel or {})}
         )
-    learner = Learner(model, options, STEPS, chain.needs, ranks=ranks, parallel=parallel)
+    learner = Learner(
+        model, options, STEPS, chain.needs, compute=case.compute, ranks=ranks, parallel=parallel
+    )
     return Trained(model, chain, learner, batch_of(chain, case), [])
 
 
 def apart(left: Trained, right: Trained) -> float:
     """Return the largest difference between two models' weights."""
-    pairs = zip(left.weights(), right.weights(), strict=True)
-    return max((a - b).abs().max().item() for a, b in pairs)
+    return _apart(left.weights(), right.weights()).max().item()
+
+
+def _apart(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([(a - b).abs().flatten() for a, b in zip(left, right, strict=True)])
 
 
 def metrics_apart(left: Trained, right: Trained) -> float:
@@ -290,11 +300,13 @@ def against_alone(case: Case, together: Trained) -> dict[str, float]:
     alone = begin(case, ALONE)
     before = alone.weights()
     alone.learn((1, 2))
-    moved = max((a - b).abs().max().item() for a, b in zip(alone.weights(), before, strict=True))
+    moved = _apart(alone.weights(), before)
+    difference = _apart(alone.weights(), together.weights())
     return {
-        "difference": apart(alone, together),
+        "difference": difference.max().item(),
+        "mean_difference": (difference.mean() / moved.mean()).item(),  # a share of the movement
         "metrics_difference": metrics_apart(alone, together),
-        "moved": moved,
+        "moved": moved.max().item(),
         "seconds_alone": alone.seconds,
     }
 

@@ -119,7 +119,7 @@ class Critic:
         """Return the weights that are trained, and the optimiser's state, without shards."""
         trained = {n: p.detach() for n, p in self._network.named_parameters() if p.requires_grad}
         return {
-            "weights": whole(trained, keep=keep),
+            "weights": whole(trained, keep=keep, to_cpu=True),
             "updater": self._updater.state_dict(keep=keep),
         }
 

@@ -76,8 +76,10 @@ class Learner:
         ranks.agree("the model", lambda: [p.double().sum().item() for p in model.parameters()])
         sharded = self._parallel.weights == "sharded"
         self._given = model
+        # Each copy is divided before the next one is made, so that one is whole at a time.
         self._model = copy.deepcopy(model) if sharded else model
         self._lm = CausalLM(self._model, compute, options.gradient_checkpointing)
+        self._divide(self._lm, compute)
         self._critic: Critic | None = None
         if Need.VALUES in needs:
             self._critic = Critic(model, options, steps, compute, ranks, parallel)
@@ -85,14 +87,16 @@ class Learner:
         if Need.REFERENCE in needs and not (reference is None and has_adapter(model)):
             frozen = copy.deepcopy(model) if reference is None else reference
             self._reference = CausalLM(frozen.requires_grad_(False), compute)
-        for lm in (self._lm, self._reference) if sharded else ():
-            if lm is not None:
-                shard(lm, CausalLM.ENTRIES, ranks, self._parallel, compute)
+            self._divide(self._reference, compute)
         self._copies: CopyScorer | None = None
         if Need.ANSWER_SCORES in needs:
             self._copies = CopyScorer(self._lm, options.micro_batch_tokens, ranks)
         self._updater = Updater(self._model, options, steps)
         self._scored_after: int | None = None  # updates made when a batch was scored last
+
+    def _divide(self, lm: CausalLM, compute: Compute) -> None:
+        if self._parallel.weights == "sharded":
+            shard(lm, CausalLM.ENTRIES, self._ranks, self._parallel, compute)
 
     @property
     def ranks(self) -> Ranks:
@@ -116,9 +120,10 @@ class Learner:
         """
         if self._model is self._given:
             return
-        for ours, theirs in zip(self._model.parameters(), self._given.parameters(), strict=True):
+        given = dict(self._given.named_parameters())
+        for name, ours in self._model.named_parameters():  # once of a shared weight, by its first
             if ours.requires_grad:
-                theirs.copy_(whole(ours))
+                given[name].copy_(whole(ours))
 
     # Before the update ------------------------------------------------------------------------
 

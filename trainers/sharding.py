@@ -2,16 +2,17 @@
 
 :func:`shard` is the one place where it is applied. What is sharded is a ``DTensor``; everything
 that is written to disk or handed to a sampler is whole again (:func:`whole`), so that a checkpoint
-knows nothing of how many processes wrote it, and :func:`cut_like` divides it among others.
+knows nothing of how many processes wrote it, and :func:`cut_like` divides it among others. A save
+gathers one tensor at a time on the GPU, and has all of it in the memory of the first process's CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
@@ -36,7 +37,8 @@ class ParallelOptions(BaseModel):
         weights: ``whole``: each process has all weights, and gradients are added up; ``sharded``:
             each has a part of weights, gradients and optimiser state, and layers are put together
             as they are needed (FSDP2).
-        offload: Keep the shards in the memory of the CPU while they are not needed.
+        offload: Keep the shards in the memory of the CPU while they are not needed. On a CPU they
+            are there anyway.
         reduce: When gradients of shards are added up: after ``each`` micro-batch, or after the
             ``last`` one of an optimiser step, which communicates less and holds the whole gradient
             until then.
@@ -52,6 +54,13 @@ class ParallelOptions(BaseModel):
     reduce: Literal["each", "last"] = "last"
     timeout: float = Field(default=3600.0, gt=0)
     join_timeout: float = Field(default=300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _only_of_shards(self) -> Self:
+        if self.weights == "whole" and (self.offload or self.reduce == "each"):
+            what = "offload = true" if self.offload else "reduce = each"
+            raise ValueError(f"{what} is for weights in shards; set weights = sharded, or leave it")
+        return self
 
 
 def shard(
@@ -77,7 +86,8 @@ def shard(
     precision = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32 if half else None
     )
-    place = CPUOffloadPolicy() if options.offload else OffloadPolicy()
+    pinned = CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda")
+    place = pinned if options.offload else OffloadPolicy()
     layers = [m for m in root.modules() if isinstance(m, GradientCheckpointingLayer)]
     for module in (*layers, root):
         fully_shard(
@@ -100,20 +110,24 @@ def reduce_next(root: nn.Module, now: bool) -> None:
         root.set_requires_gradient_sync(now)
 
 
-def whole(value: Any, *, keep: bool = True) -> Any:
+def whole(value: Any, *, keep: bool = True, to_cpu: bool = False) -> Any:
     """Return a tensor, or what mappings and lists hold of them, without shards.
 
     Args:
         value: Anything; what is no tensor stays as it is. Every process must ask.
         keep: Whether this process wants it; otherwise tensors are put together and forgotten.
+        to_cpu: Whether each is moved to the CPU before the next one is put together, for what is
+            larger than the GPU.
     """
     if isinstance(value, DTensor):
         put_together = value.full_tensor()
-        return put_together if keep else None
+        if not keep:
+            return None
+        return put_together.cpu() if to_cpu else put_together
     if isinstance(value, Mapping):
-        return {key: whole(inner, keep=keep) for key, inner in value.items()}
+        return {key: whole(inner, keep=keep, to_cpu=to_cpu) for key, inner in value.items()}
     if isinstance(value, list):
-        return [whole(inner, keep=keep) for inner in value]
+        return [whole(inner, keep=keep, to_cpu=to_cpu) for inner in value]
     return value
 
 

@@ -92,10 +92,10 @@ class Updater:
         )
 
     def state_dict(self, *, keep: bool = True) -> dict[str, Any]:
-        """Return optimisers and counters, without shards; ``keep`` is that of :func:`whole`."""
+        """Return optimisers and counters; what is in shards whole, on the CPU, if ``keep``."""
         states = [optimizer.state_dict() for optimizer in self._optimizers]
         return {
-            "optimizers": whole(states, keep=keep),
+            "optimizers": whole(states, keep=keep, to_cpu=True),
             "updates": self.updates,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,

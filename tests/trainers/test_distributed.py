@@ -5,6 +5,7 @@ Each job starts its processes once and goes through all cases in them (benchmark
 """
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +13,16 @@ from typing import Any
 
 import pytest
 
+from agentgym.trainers.registry import BUILT_IN
+
 pytestmark = pytest.mark.timeout(1800)  # a busy machine may take its time
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 MUON = 5e-4
 """Muon multiplies in bfloat16 whatever the weights are: a twentieth of what weights move there."""
+
+HALF = "bfloat16"
+"""A case: shards are moved in it, and weights are so rounded that AdamW turns some steps around."""
 
 Found = list[dict[str, Any]]
 
@@ -37,6 +43,10 @@ def check(found: Found, size: int) -> None:
     for one in found:
         where = f"{one['case']} on {size} processes, {one['weights']}"
         tolerance = MUON if one["case"] == "muon" else TOLERANCE[one.get("dtype", "float64")]
+        if one["case"] == HALF:
+            assert 0 < one["mean_difference"] < 0.2, where
+            assert one["metrics_difference"] < 0.2, where
+            tolerance = math.inf
         assert one["difference"] <= tolerance, where
         if "moved" not in one:
             continue
@@ -47,6 +57,11 @@ def check(found: Found, size: int) -> None:
         assert one["dtensors"] == (one["parameters"] if sharded else 0), where
         if sharded:
             assert one["share"] < 0.7 if size == 2 else one["share"] < 0.4, where
+
+
+def test_every_method_that_can_be_named_is_among_the_cases(scale_job) -> None:
+    named = {settings["name"] for settings in scale_job.METHODS.values()}
+    assert named >= set(BUILT_IN)
 
 
 def test_two_processes_learn_what_one_does_with_whole_weights_and_in_shards(
