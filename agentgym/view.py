@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from html import escape
 from http import HTTPStatus
@@ -131,6 +132,11 @@ class ViewServer(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://{self.door.host}:{self.server_port}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong with a request, but nothing of a page that did not wait for it."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
     def answer(self, path: str, query: Mapping[str, str]) -> tuple[str, str] | None:
         """Return the kind and the text of what is at a path; None where there is nothing.
 
@@ -161,7 +167,11 @@ class _Answer(BaseHTTPRequestHandler):
         if refused is not None:
             self._send(refused, "text/plain", f"this page is at {self.server.url}")
             return
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+        except ValueError as error:
+            self._send(HTTPStatus.BAD_REQUEST, "text/plain", f"this is no address: {error}")
+            return
         query = {name: values[0] for name, values in parse_qs(asked.query).items()}
         try:
             answer = self.server.answer(asked.path, query)

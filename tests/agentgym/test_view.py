@@ -8,11 +8,12 @@ import json
 import math
 import re
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -257,6 +258,39 @@ def test_a_page_for_other_machines_is_for_who_has_the_token_alone(make_run: Make
 
 def test_the_server_changes_nothing(server: ViewServer) -> None:
     assert get(server, "/", method="POST")[0].status == 501
+
+
+def test_what_is_no_address_is_refused(server: ViewServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as client:
+        client.sendall(b"GET http://[ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        said = client.makefile("rb").read()
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"this is no address" in said
+
+
+def test_a_page_that_does_not_wait_for_its_answer_is_passed_over_in_silence(
+    server: ViewServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = Event()
+    monkeypatch.setattr(server, "shutdown_request", lambda request: (request.close(), over.set()))
+    client = socket.create_connection(("127.0.0.1", server.server_port))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.sendall(b"GET / HTTP/1.1\r\nHost")
+    client.close()  # by a reset
+    assert over.wait(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_goes_wrong_with_a_request_is_said(
+    server: ViewServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("broken on purpose")
+
+    monkeypatch.setattr(server, "answer", broken)
+    with pytest.raises(RemoteDisconnected):
+        get(server, "/")
+    assert "broken on purpose" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_is_read_again_when_the_page_is_loaded(server: ViewServer) -> None:
