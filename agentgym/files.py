@@ -124,6 +124,15 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "agentgym"
 
 
+def named_folder(named: str | None, variable: str, default: Callable[[], Path]) -> Path:
+    """Return the folder that is named, else the one that a variable names, else the default.
+
+    A ``~`` at the beginning of a name is the home folder. The folder need not be there.
+    """
+    name = named or os.environ.get(variable)
+    return Path(name).expanduser() if name else default()
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 

@@ -33,7 +33,7 @@ from agentgym.envs.alfworld_official import (
 )
 from agentgym.envs.alfworld_tasks import TASK_TYPES
 from agentgym.envs.alfworld_textworld import TextWorldEngine
-from agentgym.envs.base import Outcome, TextEnv
+from agentgym.envs.base import Outcome, TextEnv, check_text
 from agentgym.errors import UsageError, unknown
 from agentgym.types import Info, Suite
 
@@ -86,8 +86,7 @@ class ALFWorldEnv(TextEnv):
     ) -> None:
         if engine not in ENGINES:
             raise unknown("engine of alfworld", str(engine), ENGINES)
-        if not isinstance(data, str | None):  # a command line reads 2024 as a number
-            raise UsageError(f"data names a folder, got {data!r}; write it as a path: ./{data}")
+        check_text("data", data)
         self._data = data
         self._kind = engine
         self.needs_process = engine == "textworld"

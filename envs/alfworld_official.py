@@ -11,6 +11,7 @@ from agentgym.envs.alfworld_files import GAME_FILE, TRAJECTORY_FILE
 from agentgym.envs.alfworld_index import solvable_flags
 from agentgym.errors import DataError, UsageError
 from agentgym.fetch import RemoteFile
+from agentgym.files import named_folder
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 """The published splits; each is a folder below ``json_2.1.1`` of the data."""
@@ -28,8 +29,7 @@ def data_folder(data: str | None = None) -> Path:
 
     The default is where ``alfworld-download`` puts them, ``~/.cache/alfworld``.
     """
-    named = data or os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "alfworld"
+    return named_folder(data, VARIABLE, lambda: Path.home() / ".cache" / "alfworld")
 
 
 # What `alfworld-download` of ALFWorld 0.5.0 fetches for text: one archive has the games, the other

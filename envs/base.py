@@ -53,6 +53,16 @@ class TextSpace(spaces.Space[str]):
         return "TextSpace()"
 
 
+def check_text(name: str, value: object) -> None:
+    """Refuse an option that should be a text and is none: a command line reads 2024 as a number.
+
+    Raises:
+        UsageError: It is neither a text nor None.
+    """
+    if not isinstance(value, str | None):
+        raise UsageError(f"{name} is a text, got {value!r}; write a path as ./{value}")
+
+
 class Outcome(NamedTuple):
     """What one action did, before turns are counted."""
 

@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import ClassVar
 
 from agentgym.download import DataSet
-from agentgym.envs.base import Outcome, TextEnv
+from agentgym.envs.base import Outcome, TextEnv, check_text
 from agentgym.envs.search_corpus import WIKI_OFFLINE
 from agentgym.envs.search_cut import cut_by_estimate, cut_by_tokenizer
 from agentgym.envs.search_data import Question
@@ -96,7 +96,8 @@ class SearchEnv(TextEnv):
         cache: str | None = None,
     ) -> None:
         paths = {"tokenizer": tokenizer, "data": data, "corpus": corpus, "cache": cache}
-        _check_texts({**paths, "retriever": retriever})
+        for name, value in {**paths, "retriever": retriever}.items():
+            check_text(name, value)
         self._protocol = protocol_of(protocol)
         self._metric = metric_of(metric)
         self._topk = _count("topk", topk, self._protocol.topk)
@@ -271,12 +272,6 @@ def _about(short: str) -> str:
     if short == _FOLDER:
         return "all questions in the folder that the option data names"
     return f"the published test questions of {short} in the data folder"
-
-
-def _check_texts(options: Mapping[str, object]) -> None:
-    for name, value in options.items():
-        if not isinstance(value, str | None):  # a command line reads 2024 as a number
-            raise UsageError(f"{name} is a text, got {value!r}; write a path as ./{value}")
 
 
 def _count(name: str, value: object, otherwise: int) -> int:

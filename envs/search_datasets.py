@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -18,7 +17,7 @@ from typing import Any
 
 from agentgym.envs.search_data import Question
 from agentgym.errors import DataError
-from agentgym.files import cache_folder
+from agentgym.files import cache_folder, named_folder
 
 ANSWER_SPLIT = "<|answer_split|>"
 """What joins alternatives in IGPO's files; scored unsplit, no answer could ever be right."""
@@ -43,8 +42,7 @@ def questions_folder(data: str | None = None) -> Path:
 
     In the user's cache folder that is ``agentgym/search``.
     """
-    named = data or os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else cache_folder() / "search"
+    return named_folder(data, VARIABLE, lambda: cache_folder() / "search")
 
 
 def data_folder(data: str | None) -> Path:

@@ -20,7 +20,7 @@ from typing import ClassVar
 from agentgym.download import DataSet
 from agentgym.envs import webshop_generate as generated
 from agentgym.envs import webshop_original as original
-from agentgym.envs.base import Outcome, TextEnv
+from agentgym.envs.base import Outcome, TextEnv, check_text
 from agentgym.envs.webshop_catalogue import Catalogue, Goal
 from agentgym.envs.webshop_download import FULL, SMALL, data_folder
 from agentgym.envs.webshop_expert import next_action
@@ -76,8 +76,7 @@ class WebShopEnv(TextEnv):
     ) -> None:
         if observation not in RENDERINGS:
             raise unknown("observation of webshop", str(observation), RENDERINGS)
-        if not isinstance(data, str | None):  # a command line reads 2024 as a number
-            raise UsageError(f"data names a folder, got {data!r}; write it as a path: ./{data}")
+        check_text("data", data)
         if not isinstance(price_seed, int):
             raise UsageError(f"price_seed is an integer, got {price_seed!r}")
         self._data = data

@@ -10,7 +10,6 @@ Agents", NeurIPS 2022; its ``setup.sh``.
 
 from __future__ import annotations
 
-import os
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlencode
@@ -18,7 +17,7 @@ from urllib.parse import urlencode
 from agentgym.download import DataSet
 from agentgym.envs.webshop_original import check_preparation, prepare
 from agentgym.fetch import RemoteFile
-from agentgym.files import cache_folder
+from agentgym.files import cache_folder, named_folder
 
 VARIABLE = "WEBSHOP_DATA"
 """The environment variable that names another folder than the default."""
@@ -29,8 +28,7 @@ _COPIES = "https://huggingface.co/datasets/YWZBrandon/webshop-data/resolve/main/
 
 def data_folder(data: str | None = None) -> Path:
     """Return where the original files lie: ``data``, else ``$WEBSHOP_DATA``, else the cache."""
-    named = data or os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else cache_folder() / "webshop"
+    return named_folder(data, VARIABLE, lambda: cache_folder() / "webshop")
 
 
 class _ConfirmationForm(HTMLParser):

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from agentgym.errors import DataError, UsageError
-from agentgym.files import fill_empty, make_folder, make_once, try_lock, write_atomic
+from agentgym.files import (
+    fill_empty,
+    make_folder,
+    make_once,
+    named_folder,
+    try_lock,
+    write_atomic,
+)
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
@@ -144,3 +151,14 @@ def test_a_folder_is_filled_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write"):
         fill_empty(out, lambda folder: (folder / "first").write_text("2") and None)
     assert (out / "first").read_text() == "1"
+
+
+def test_a_named_folder_goes_before_the_variables_and_that_before_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SHOP", raising=False)
+    assert named_folder(None, "SHOP", lambda: Path("default")) == Path("default")
+    monkeypatch.setenv("SHOP", "~/shop")
+    assert named_folder(None, "SHOP", lambda: Path("default")) == tmp_path / "shop"
+    assert named_folder("~", "SHOP", lambda: Path("default")) == tmp_path

@@ -172,7 +172,7 @@ def test_unknown_suites_and_engines_are_refused_with_the_nearest() -> None:
 def test_options_that_are_no_text_are_refused() -> None:
     with pytest.raises(UsageError, match="unknown engine of alfworld '5'"):
         make_env(EnvSpec("alfworld", {"engine": 5}))
-    with pytest.raises(UsageError, match=r"got 2024; write it as a path: \./2024"):
+    with pytest.raises(UsageError, match=r"got 2024; write a path as \./2024"):
         make_env(EnvSpec("alfworld", {"suite": "alfworld/folder", "data": 2024}))
 
 

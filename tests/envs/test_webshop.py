@@ -275,7 +275,7 @@ def test_every_environment_check_is_passed(webshop_data: Path) -> None:
         ({"suite": "webshop/small-tset"}, "did you mean webshop/small-test"),
         ({"observation": "html"}, "unknown observation of webshop 'html'"),
         ({"price_seed": "x"}, "price_seed is an integer, got 'x'"),
-        ({"suite": "webshop/small-test", "data": 5}, r"got 5; write it as a path: \./5"),
+        ({"suite": "webshop/small-test", "data": 5}, r"got 5; write a path as \./5"),
         ({"suite": "webshop/gen-test", "data": "x"}, "is generated and reads no files"),
     ],
 )
