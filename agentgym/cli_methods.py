@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agentgym.console import say, say_table
+from agentgym.console import say, say_table, warn
 
 app = typer.Typer(
     name="methods",
@@ -17,7 +17,6 @@ app = typer.Typer(
 
 _COLUMNS = ("name", "about", "paper", "needs", "hooks", "stands on", "presets")
 _SPARE = ("presets", "stands on", "hooks", "needs")  # explain tells them as well
-_CLONING = ("sft", "behaviour cloning of a demonstrator", "", "", "", "", "")
 
 
 @app.command("list", epilog="Example: agentgym methods list")
@@ -35,9 +34,9 @@ def list_() -> None:
             ", ".join(d.bases) or "-",
             ", ".join(d.presets),
         )
-        for d in describe_all()
+        for d in describe_all(skip=warn)
     ]
-    say_table(_COLUMNS, [*rows, _CLONING], _SPARE)
+    say_table(_COLUMNS, rows, _SPARE)
     say("agentgym methods explain NAME tells more")
 
 

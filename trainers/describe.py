@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import getdoc, getmodule
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from agentgym.errors import AgentGymError, DataError
+from agentgym.trainers import sft
 from agentgym.trainers.method import Method
-from agentgym.trainers.registry import method_class, method_names, preset_of
+from agentgym.trainers.registry import first_fault, method_class, method_names, preset_of
 
 HOOKS = (
     "collect",
@@ -70,11 +73,13 @@ def describe(called: str) -> Description:
 
     Raises:
         UsageError: No such method or preset, or the preset is refused.
+        DataError: The method, or its preset, does not fit its own options.
     """
+    if called == sft.NAME:
+        return _cloning()
     cls = method_class(called.partition(":")[0])
     chosen = preset_of(cls, called)
     own = cls.options_type.model_fields
-    settings = cls.options_type(**{key: value for key, value in chosen.items() if key in own})
     beside = {k: v for k, v in {**cls.base_defaults, **chosen}.items() if k not in own}
     return Description(
         name=called,
@@ -83,20 +88,30 @@ def describe(called: str) -> Description:
         role=cls.role,
         bases=cls.bases if cls.role == "method" else (),
         hooks=hooks(cls),
-        needs=_needs(cls(settings, 1)),
+        needs=_needs(cls, chosen),
         text=getdoc(getmodule(cls)) or "",
-        options=tuple(
-            _line(key, field, getattr(settings, key), key in chosen) for key, field in own.items()
-        ),
+        options=tuple(_line(key, field, chosen) for key, field in own.items()),
         base_options=tuple((key, _shown(value)) for key, value in beside.items()),
         presets=tuple(cls.presets),
         refused=cls.refused_presets,
     )
 
 
-def describe_all() -> list[Description]:
-    """Describe every method that is registered, without presets, in the order of their names."""
-    return [describe(name) for name in method_names()]
+def describe_all(skip: Callable[[str], None] | None = None) -> list[Description]:
+    """Describe every method that is registered, without presets, in the order of their names.
+
+    Args:
+        skip: Told which method cannot be described, and why; by default that is an error.
+    """
+    found = []
+    for name in sorted((*method_names(), sft.NAME)):
+        try:
+            found.append(describe(name))
+        except AgentGymError as error:
+            if skip is None:
+                raise
+            skip(f"{name} cannot be described: {error}")
+    return found
 
 
 def hooks(cls: type[Method[Any]]) -> tuple[str, ...]:
@@ -110,7 +125,7 @@ def page(description: Description) -> str:
     lines = [
         f"# {d.name}",
         "",
-        f"*{d.summary}* ({d.paper})",
+        f"*{d.summary}*" + (f" ({d.paper})" if d.paper else ""),
         "",
         f"A {d.role}. {_standing(d)}",
         "",
@@ -149,17 +164,49 @@ def _preset_table(description: Description) -> str:
 def _standing(description: Description) -> str:
     if description.role == "base":
         return "It stands by itself, and methods stand on it."
+    if not description.bases:
+        return "It stands on nothing."
     first, *others = description.bases
     choice = f"; `method.base` may be {' or '.join(others)}" if others else ""
     return f"It stands on {first}{choice}."
 
 
-def _needs(method: Method[Any]) -> tuple[str, ...]:
-    return tuple(str(need.name).lower().replace("_", " ") for need in method.needs)
+def _cloning() -> Description:
+    """Describe the one way to train that is no link of a chain."""
+    fields = sft.CloningOptions.model_fields
+    return Description(
+        name=sft.NAME,
+        summary="behaviour cloning of a demonstrator, in a loop of its own",
+        paper="",
+        role="method",
+        bases=(),
+        hooks=(),
+        needs=("demonstrations",),
+        text=getdoc(sft) or "",
+        options=tuple(_line(f"sft.{key}", field, {}) for key, field in fields.items()),
+        base_options=(),
+        presets=(),
+        refused={},
+    )
 
 
-def _line(name: str, field: FieldInfo, value: object, of_preset: bool) -> OptionLine:
-    return OptionLine(name, _shown(value), field.description or "", of_preset)
+def _needs(cls: type[Method[Any]], chosen: Mapping[str, Any]) -> tuple[str, ...]:
+    own = cls.options_type.model_fields
+    if any(field.is_required() and key not in chosen for key, field in own.items()):
+        return ("what its required options ask for",)
+    try:
+        options = cls.options_type(**{key: value for key, value in chosen.items() if key in own})
+    except ValidationError as error:
+        raise DataError(f"{cls.name} does not fit its own options: {first_fault(error)}") from None
+    return tuple(str(need.name).lower().replace("_", " ") for need in cls(options, 1).needs)
+
+
+def _line(name: str, field: FieldInfo, chosen: Mapping[str, Any]) -> OptionLine:
+    about, of_preset = field.description or "", name in chosen
+    if field.is_required() and not of_preset:
+        return OptionLine(name, "required", about)
+    value = chosen[name] if of_preset else field.get_default(call_default_factory=True)
+    return OptionLine(name, _shown(value), about, of_preset)
 
 
 def _shown(value: object) -> str:

@@ -155,10 +155,10 @@ def _options(
     try:
         return link.options_type.model_validate({key: options.pop(key) for key in own})
     except ValidationError as error:
-        raise UsageError(_fault(error)) from None
+        raise UsageError(first_fault(error)) from None
 
 
-def _fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
     """Return the first thing that is wrong, and where."""
     first = error.errors(include_url=False)[0]
     where = ".".join(("method", *map(str, first["loc"])))

@@ -1,12 +1,15 @@
 """Behaviour cloning: supervised learning of a demonstrator's actions.
 
-The loss of a step is the mean cross-entropy, in nats, of the demonstrator's tokens, plus
-``observation_weight`` times that of all other tokens: slips have neither, padding neither. To
-foretell what the environment says is no aim of its own; but it is mostly copying of names, which
-is what a small model finds hardest to learn, and there are eight such tokens for each of an
-action's.
+    L = - mean over the demonstrator's tokens of log p - w mean over all other tokens of log p
+
+w is ``observation_weight``; slips count in neither mean, nor does padding. To foretell what the
+environment says is no aim of its own; but it is mostly copying of names, which is what a small
+model finds hardest to learn, and there are eight such tokens for each of an action's.
 
 Slips are told from what the environment said by their version: somebody said them.
+
+What to watch: ``sft/action_loss`` and ``sft/action_accuracy``, of the tokens that are imitated;
+``sft/observation_loss``, of those that are only foretold.
 """
 
 from __future__ import annotations
@@ -14,33 +17,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
-from transformers import PreTrainedModel
 
 from agentgym.trainers.optim import OptimOptions, build_optimizers, learning_rate
 from agentgym.types import Row
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+NAME = "sft"
+"""What it is called, though it is no link of a chain."""
+
 
 class CloningOptions(BaseModel):
-    """How demonstrations are learnt.
-
-    Attributes:
-        tokens_per_step: Rows are taken until they have so many tokens.
-        observation_weight: Of the tokens that the environment said.
-        bfloat16: Whether the body of the model computes in bfloat16; the loss is in float32.
-    """
+    """How demonstrations are learnt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tokens_per_step: int = Field(default=10000, ge=1)
-    observation_weight: float = Field(default=0.3, ge=0)
-    bfloat16: bool = True
+    tokens_per_step: int = Field(
+        default=10000, ge=1, description="rows are taken until they have so many tokens (ours)"
+    )
+    observation_weight: float = Field(
+        default=0.3, ge=0, description="w, of the tokens that the environment said (ours)"
+    )
+    bfloat16: bool = Field(
+        default=True,
+        description="the body of the model computes in bfloat16, the loss in float32 (ours)",
+    )
 
 
 @dataclass(frozen=True, slots=True)

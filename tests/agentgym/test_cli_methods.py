@@ -24,6 +24,12 @@ def test_a_method_is_explained_with_its_equation_and_every_default(agentgym: Run
     assert "epo:restoring" in said
 
 
+def test_cloning_is_explained_too(agentgym: Run) -> None:
+    said = agentgym("methods", "explain", "sft").out
+    assert "mean over the demonstrator's tokens of log p" in said
+    assert "sft.observation_weight  0.3" in said
+
+
 def test_a_preset_is_explained_with_what_it_changes(agentgym: Run) -> None:
     said = agentgym("methods", "explain", "epo:restoring").out
     assert "alpha                2.0 (preset)" in said
