@@ -458,7 +458,14 @@ def listed(view: View) -> Sequence[str]:
 
 
 @pytest.mark.parametrize(
-    "suite", ["corridor/train", "alfworld/gen-train", "webshop/gen-train", "search/gen-train"]
+    "suite",
+    [
+        "corridor/train",
+        "alfworld/gen-train",
+        "scienceworld/short-train",
+        "webshop/gen-train",
+        "search/gen-train",
+    ],
 )
 def test_in_every_environment_a_branch_is_what_an_unbroken_episode_would_be(suite: str) -> None:
     plan = Plan(2, 6)
