@@ -231,6 +231,7 @@ def _introduce(name: str, config: Config, plan: Plan) -> None:
 
 
 def _show_trainers(plan: Plan) -> None:
+    from agentgym.memory_plan import host_memory
     from agentgym.run_plan import mends
 
     trainers = plan.trainers
@@ -240,6 +241,11 @@ def _show_trainers(plan: Plan) -> None:
     verdict = "fits" if plan.trains else "does not fit"
     say(f"at most {_gib(plan.needed)} of {trainers.bytes / _GIB:g} GiB at once: {verdict}")
     say(f"largest: {plan.largest.name}, {_gib(plan.largest.bytes)} GiB")
+    host = host_memory(plan.shape, plan.training, trainers)
+    say(
+        f"memory of the hosts: {_gib(host.beginning)} GiB a process while a run is resumed, then"
+        f" {_gib(host.first)} of the first one, which saves, and {_gib(host.others)} of each other"
+    )
     if plan.trains and plan.serves:
         return
     for said, other in mends(plan):

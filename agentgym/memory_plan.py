@@ -5,7 +5,9 @@ vocabulary. With P parameters, S processes that share them in shards (1 where ea
 padded tokens of a micro-batch and L layers, in bytes:
 
     weights      4 P / S                       2 P frozen in bfloat16, and 4 A of an adapter
-                 4 P                           more in shards: the whole model that samples
+                 4 P                           more in shards, where this process samples or sends
+                                               them from GPU to GPU; on the CPU where it does not
+    a copy       4 P - 8 P / S                 at the start of shards, where the whole weights are
     gradients    4 P / S                       4 P more while the sum over micro-batches is whole
     optimiser    8 P / S                       AdamW's two moments
     activations  T (L a + f)                   what the backward pass needs
@@ -39,7 +41,7 @@ _SUMMED = 2**28
 PREFILL_TOKENS = 8192
 """Tokens of prompts that a vLLM server takes through the model at once, by default."""
 
-Phase = Literal["always", "update", "rollout"]
+Phase = Literal["always", "start", "update", "rollout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Training:
         reference: Whether divergences are measured from a frozen copy.
         critic: Whether there is one.
         in_process: Whether the learner's own process samples.
+        nccl: Whether servers are sent weights from GPU to GPU.
     """
 
     half: bool
@@ -67,6 +70,7 @@ class Training:
     reference: bool = False
     critic: bool = False
     in_process: bool = False
+    nccl: bool = False
 
     @property
     def tokens(self) -> int:
@@ -129,7 +133,7 @@ class Item:
 def total(items: Sequence[Item], phase: Phase | None = None) -> float:
     """Return the bytes of a phase, what is always there included; of the largest by default."""
     if phase is None:
-        return max(total(items, "update"), total(items, "rollout"))
+        return max(total(items, one) for one in ("start", "update", "rollout"))
     return sum(item.bytes for item in items if item.phase in ("always", phase))
 
 
@@ -158,24 +162,77 @@ def training_items(shape: ModelShape, training: Training, trainers: Trainers) ->
 
 def _state(shape: ModelShape, training: Training, trainers: Trainers) -> Iterator[Item]:
     """Yield weights, gradients and moments."""
-    count, share = shape.parameters, trainers.share
+    share, trained = trainers.share, _trained(shape, training)
     among = f" / {trainers.shards}" if trainers.sharded else ""
-    adapter = None if training.lora_rank is None else shape.adapter(training.lora_rank)
-    trained = count if adapter is None else adapter
-    each = 2 if training.frozen_half else 4
-    weights, how = each * count, f"{each} x {count:,}"
-    if adapter is not None:
-        weights, how = weights + 4 * adapter, f"{how} frozen, 4 x {adapter:,} of the adapter"
+    weights, how = _weights(shape, training)
     yield Item("weights", weights * share, f"{how}{among}")
-    if trainers.sharded:
+    moments = 8 * trained * share
+    if trainers.sharded and not _on_host(training, trainers):
         yield Item("whole weights", weights, f"{how}: what sampling and saving are given")
+        copied = max(0.0, weights - moments)
+        said = "whole until it is divided; less the moments, which come later"
+        yield Item("a copy", copied, said, "start")
     gradients, how = 4 * trained * share, f"4 x {trained:,}{among}"
     if trainers.sharded and not trainers.reduce_each:
         gradients, how = gradients + 4 * trained, f"{how}, and whole until the last micro-batch"
     elif trainers.gpus > 1 and not trainers.sharded:
         gradients, how = gradients + _SUMMED, f"{how}, and 256 MiB that are being summed"
     yield Item("gradients", gradients, how, "update")
-    yield Item("optimiser", 8 * trained * share, f"2 x 4 x {trained:,}{among}, AdamW's")
+    yield Item("optimiser", moments, f"2 x 4 x {trained:,}{among}, AdamW's")
+
+
+def _trained(shape: ModelShape, training: Training) -> int:
+    """Return how many numbers are trained of the policy."""
+    return shape.parameters if training.lora_rank is None else shape.adapter(training.lora_rank)
+
+
+def _weights(shape: ModelShape, training: Training) -> tuple[float, str]:
+    """Return the bytes of the policy's weights, adapter and all, and the arithmetic."""
+    each = 2 if training.frozen_half else 4
+    weights, how = each * shape.parameters, f"{each} x {shape.parameters:,}"
+    if training.lora_rank is None:
+        return weights, how
+    adapter = shape.adapter(training.lora_rank)
+    return weights + 4 * adapter, f"{how} frozen, 4 x {adapter:,} of the adapter"
+
+
+def _critic(shape: ModelShape, training: Training) -> int:
+    """Return how many numbers are trained of the critic."""
+    decoder = shape.parameters - (0 if shape.tied else shape.embedding)
+    return decoder if training.lora_rank is None else shape.adapter(training.lora_rank)
+
+
+def _on_host(training: Training, trainers: Trainers) -> bool:
+    """Return whether the whole weights lie on the CPU, as neither learner nor sampler uses them."""
+    return trainers.sharded and not training.in_process and not training.nccl
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the processes that train take of their hosts' memory, beside libraries.
+
+    Attributes:
+        beginning: Bytes of each process while it loads what a run goes on from.
+        first: Of the first one later, while it saves.
+        others: Of each other one later.
+    """
+
+    beginning: float
+    first: float
+    others: float
+
+
+def host_memory(shape: ModelShape, training: Training, trainers: Trainers) -> Host:
+    """Return what lies in the memory of the CPU: whole weights, checkpoints, offloaded shards."""
+    trained, critic = _trained(shape, training), training.critic * _critic(shape, training)
+    given = _weights(shape, training)[0] * _on_host(training, trainers)
+    reference = given * (training.reference and training.lora_rank is None)
+    checkpoint = 8.0 * trained + 12.0 * critic  # moments, and weights that are the critic's alone
+    away = trainers.sharded and trainers.offload
+    kept = (_weights(shape, training)[0] + 12 * trained + reference + 16 * critic) * away
+    kept /= trainers.shards
+    saving = checkpoint * trainers.sharded  # what is not in shards is written from where it lies
+    return Host(given + max(given + reference, checkpoint) + kept, given + saving + kept, kept)
 
 
 def _others(shape: ModelShape, training: Training, trainers: Trainers) -> Iterator[Item]:
@@ -184,8 +241,7 @@ def _others(shape: ModelShape, training: Training, trainers: Trainers) -> Iterat
     if training.reference and training.lora_rank is None:
         yield Item("reference", 4 * shape.parameters * share, "4 x parameters, frozen")
     if training.critic:
-        decoder = shape.parameters - (0 if shape.tied else shape.embedding)
-        own = decoder if training.lora_rank is None else shape.adapter(training.lora_rank)
+        own = _critic(shape, training)
         yield Item("critic", 12 * own * share, f"(4 + 8) x {own:,}: weights and moments")
         yield Item("critic's gradients", 4 * own * share, f"4 x {own:,}", "update")
     if training.in_process:

@@ -108,6 +108,7 @@ def training_of(config: Config, *, in_process: bool) -> Training:
         reference=Need.REFERENCE in needs,
         critic=Need.VALUES in needs,
         in_process=in_process,
+        nccl=policy.server.sync == "nccl" and not in_process,
     )
 
 

@@ -127,3 +127,18 @@ def test_the_job_of_ray_is_a_ray_job_with_pods_of_one_image() -> None:
     pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     images = {one["image"] for pod in pods for one in pod["template"]["spec"]["containers"]}
     assert images == {"IMAGE"}
+
+
+def test_the_pod_that_trains_has_the_memory_that_is_reckoned(agentgym: Any) -> None:
+    job = yaml.safe_load((JOBS / "ray-job.yaml").read_text())
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (limit,) = [one["resources"]["limits"]["memory"] for one in head["containers"]]
+    shm = [volume["emptyDir"]["sizeLimit"] for volume in head["volumes"] if "emptyDir" in volume]
+    words = shlex.split(job["spec"]["entrypoint"])
+    processes = int(words[words.index("--num_processes") + 1])
+    run = ("--env", "scienceworld", "--recipe", "paper", "--set", "parallel.weights=sharded")
+    plan = ("doctor", "--plan", *run, "--gpus", processes, "--serving-gpus", 2)
+    _, out, _ = agentgym(*plan)
+    each = float(re.search(r"memory of the hosts: ([\d.]+) GiB a process", out)[1])
+    reckoned = each * processes + sum(int(size.removesuffix("Gi")) for size in shm)
+    assert reckoned < int(limit.removesuffix("Gi")) < 1.5 * reckoned

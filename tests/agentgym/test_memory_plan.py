@@ -15,6 +15,7 @@ from agentgym.memory_plan import (
     Serving,
     Trainers,
     Training,
+    host_memory,
     served,
     total,
     training_items,
@@ -188,9 +189,41 @@ def test_shards_divide_the_state_and_whole_gradients_stay_whole() -> None:
         assert last[name] == each[name] == alone[name] / 4
     assert each["gradients"] == alone["gradients"] / 4
     assert last["gradients"] == alone["gradients"] * 5 / 4
-    assert last["whole weights"] == alone["weights"]
     away = bytes_of(SEVEN_B, FULL, Trainers(4, 80 * GIB, True, reduce_each=True, offload=True))
     assert away.keys() & {"weights", "gradients", "optimiser"} == set()
+
+
+def test_whole_weights_lie_beside_shards_where_the_gpu_uses_them_and_on_the_host_elsewhere() -> (
+    None
+):
+    four, weights = Trainers(4, 80 * GIB, sharded=True), 4 * SEVEN_B.parameters
+    assert "whole weights" not in bytes_of(SEVEN_B, FULL, four)
+    assert host_memory(SEVEN_B, FULL, four).first == weights + 2 * weights  # and AdamW's moments
+    for there in (replace(FULL, in_process=True), replace(FULL, nccl=True)):
+        assert bytes_of(SEVEN_B, there, four)["whole weights"] == weights
+        assert host_memory(SEVEN_B, there, four).first == 2 * weights
+    assert "whole weights" not in bytes_of(SEVEN_B, replace(FULL, in_process=True))
+
+
+def test_shards_begin_as_a_copy_of_the_whole_weights_and_without_moments() -> None:
+    eight = Trainers(8, 80 * GIB, sharded=True, reduce_each=True)
+    training = replace(FULL, half=True, lora_rank=16, nccl=True)
+    found = bytes_of(SEVEN_B, training, eight)
+    items = training_items(SEVEN_B, training, eight)
+    moments = found["optimiser"]
+    begun = found["weights"] + 2 * found["whole weights"] + found["allowance"]
+    assert total(items, "start") == pytest.approx(begun)
+    assert total(items) == total(items, "start") > total(items, "update") > moments
+
+
+def test_hosts_hold_what_each_process_loads_and_what_is_offloaded() -> None:
+    weights = 4 * SEVEN_B.parameters
+    plain = host_memory(SEVEN_B, FULL, ONE)
+    assert (plain.beginning, plain.first, plain.others) == (2 * weights, 0, 0)
+    four = Trainers(4, 80 * GIB, sharded=True, offload=True)
+    away = host_memory(SEVEN_B, FULL, four)
+    assert away.others == (1 + 1 + 2) * weights / 4  # weights, gradients, moments
+    assert away.beginning == away.first == weights + 2 * weights + away.others
 
 
 def test_processes_with_all_weights_each_hold_what_one_alone_holds() -> None:
