@@ -33,7 +33,8 @@ class GuardOptions(BaseModel):
         entropy_low: Entropy may fall to so much of what it was,
         entropy_high: and rise to so much.
         length_factor: Responses may become so many times longer, or shorter.
-        valid_drop: So much may the share of turns that follow the action format fall.
+        valid_drop: So much may the share of turns that follow the action format fall,
+        admissible_drop: and that of actions which the environment knows.
         repeated_rise: So much may the share of turns that repeat the action before rise.
         no_signal: Largest share of groups whose returns are all the same.
         drift: Largest mean difference of log-probabilities, sampler against trainer, in nats.
@@ -50,6 +51,7 @@ class GuardOptions(BaseModel):
     entropy_high: float = Field(default=3.0, ge=0)
     length_factor: float = Field(default=3.0, ge=0)
     valid_drop: float = Field(default=0.3, ge=0, lt=1)
+    admissible_drop: float = Field(default=0.3, ge=0, lt=1)
     repeated_rise: float = Field(default=0.3, ge=0, lt=1)
     no_signal: float = Field(default=0.99, ge=0, lt=1)
     drift: float = Field(default=0.1, ge=0)
@@ -211,6 +213,15 @@ def detectors(options: GuardOptions) -> list[Detector]:
                 "episode/valid_action_rate",
                 "fewer turns follow the action format",
                 lambda usual: (usual - o.valid_drop, math.inf),
+            ),
+        ),
+        (
+            o.admissible_drop,
+            Detector(
+                "admissible",
+                "episode/admissible_rate",
+                "the environment knows fewer of the actions",
+                lambda usual: (usual - o.admissible_drop, math.inf),
             ),
         ),
         (

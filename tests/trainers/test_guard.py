@@ -11,6 +11,7 @@ GOOD = {
     "actor/entropy": 1.0,
     "response_length/mean": 50.0,
     "episode/valid_action_rate": 0.9,
+    "episode/admissible_rate": 0.7,
     "episode/repeated_action_rate": 0.1,
     "group/frac_zero_std": 0.2,
     "rollout/logprob_abs_diff": 0.001,
@@ -37,6 +38,7 @@ def alarms(
         ("length", "response_length/mean", 151.0),  # of 50: above three times
         ("length", "response_length/mean", 16.0),  # below a third, 16.67
         ("valid", "episode/valid_action_rate", 0.59),  # 0.9 - 0.3 = 0.6
+        ("admissible", "episode/admissible_rate", 0.39),  # 0.7 - 0.3 = 0.4
         ("repeated", "episode/repeated_action_rate", 0.41),  # 0.1 + 0.3 = 0.4
         ("signal", "group/frac_zero_std", 1.0),
         ("drift", "rollout/logprob_abs_diff", 0.11),
@@ -55,6 +57,7 @@ def test_a_collapse_alarms_once_when_it_has_lasted(name: str, metric: str, bad: 
         ("response_length/mean", 149.0),
         ("response_length/mean", 17.0),
         ("episode/valid_action_rate", 0.61),
+        ("episode/admissible_rate", 0.41),
         ("episode/repeated_action_rate", 0.39),
         ("group/frac_zero_std", 0.98),
         ("rollout/logprob_abs_diff", 0.09),
@@ -130,8 +133,8 @@ def test_a_resumed_guard_goes_on_as_if_it_had_never_stopped() -> None:
 
 
 def test_detectors_can_be_turned_off() -> None:
-    names = ("entropy_low", "entropy_high", "length_factor", "valid_drop", "repeated_rise")
-    off = dict.fromkeys((*names, "no_signal", "drift"), 0.0)
+    names = ("entropy_low", "entropy_high", "length_factor", "valid_drop", "admissible_drop")
+    off = dict.fromkeys((*names, "repeated_rise", "no_signal", "drift"), 0.0)
     assert detectors(GuardOptions(**off)) == []
     only = GuardOptions(**{**off, "entropy_low": 0.5})
     (entropy,) = detectors(only)
