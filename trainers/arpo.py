@@ -32,8 +32,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from agentgym.trainers.batch import Batch
-from agentgym.trainers.branch_plan import BranchOptions, BranchPlan
+from agentgym.trainers.branch_plan import BranchOptions, BranchPlan, Tally
 from agentgym.trainers.method import Method, Need, Options
+from agentgym.trainers.ranks import Ranks
 from agentgym.types import Branching
 
 
@@ -49,7 +50,7 @@ class BranchingMethod(Method[BranchOptionsT]):
 
     def __init__(self, options: BranchOptionsT, steps: int) -> None:
         super().__init__(options, steps)
-        self._plans: dict[int, list[BranchPlan]] = {}  # by step, one a round of play
+        self._tallies: dict[int, list[Tally]] = {}  # by step, one a round of play and process
 
     @property
     def needs(self) -> Need:
@@ -71,19 +72,24 @@ class BranchingMethod(Method[BranchOptionsT]):
         if self.is_flat(group_size):
             return branching
         plan = self.plan(group_size, seed)
-        self._plans.setdefault(step, []).append(plan)
+        self._tallies.setdefault(step, []).append(plan.tally)
         return plan
 
+    def gather(self, ranks: Ranks, step: int) -> None:
+        """Count what all processes decided."""
+        found = [tally for own in ranks.gather(self._tallies.get(step, [])) for tally in own]
+        if found:
+            self._tallies[step] = found
+
     def observe(self, batch: Batch, step: int) -> None:
-        """Forget the plans of steps that are over; later ones may be played already."""
-        self._plans = {later: plans for later, plans in self._plans.items() if later >= step}
+        """Forget the steps that are over; later ones may be played already."""
+        self._tallies = {later: own for later, own in self._tallies.items() if later >= step}
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return how the step's rollouts branched."""
-        plans = self._plans.get(step)
-        if plans is None:
+        tallies = self._tallies.get(step)
+        if tallies is None:
             return {}
-        tallies = [plan.tally for plan in plans]
         decisions = sum(tally.decisions for tally in tallies)
         return {
             "tree/fresh": float(sum(tally.fresh for tally in tallies)),

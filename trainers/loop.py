@@ -187,6 +187,7 @@ def _steps(parts: Parts, plan: Plan, rollouts: Rollouts, done: int) -> None:
                 )
                 play = _scoring(play, parts, clock, f"{plan.seed}:{step}")
                 found = collect(play, method, tasks, spare, step)
+                method.gather(learner.ranks, step)
             clock.divide_rollout(rollouts.took(step), ahead=rollouts.ahead)
             rollouts.go_on(step)
             if not heard.issuperset(found.reasons()):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from agentgym.trainers.aggregate import Aggregation, SequenceUnit, token_weights
 from agentgym.trainers.batch import Batch
+from agentgym.trainers.ranks import Ranks
 from agentgym.trainers.selection import Rewards, Selection
 from agentgym.types import Branching, Group
 
@@ -214,6 +215,12 @@ class Method(Generic[OptionsT]):
         """
         return branching
 
+    def gather(self, ranks: Ranks, step: int) -> None:
+        """Bring together what was noted while each process played its share of a step's tasks.
+
+        All else that a method is told is the same on all processes.
+        """
+
     def turn_rewards(self, groups: Sequence[Group], rewards: Rewards, step: int) -> Rewards:
         """Return the rewards of each turn, as named parts; parts are added, never changed."""
         return rewards
@@ -315,6 +322,11 @@ class Chain:
         for link in self.links:
             branching = link.collect(branching, group_size, seed, step)
         return branching
+
+    def gather(self, ranks: Ranks, step: int) -> None:
+        """Let each link bring together what the processes noted while they played."""
+        for link in self.links:
+            link.gather(ranks, step)
 
     def turn_rewards(self, groups: Sequence[Group], step: int) -> Rewards:
         """Return the rewards of each turn, as named parts (see :func:`outcome_rewards`)."""

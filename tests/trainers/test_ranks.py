@@ -13,6 +13,7 @@ from agentgym.errors import AgentGymError
 from agentgym.trainers.decks import Deck
 from agentgym.trainers.optim import OptimOptions
 from agentgym.trainers.ranks import ALONE, Ranks
+from agentgym.trainers.registry import build_chain
 from agentgym.trainers.rows import mini_batches, passes
 from agentgym.trainers.shared_play import shared
 from agentgym.trainers.worlds import World
@@ -141,6 +142,31 @@ def test_shares_of_a_round_come_together_in_the_order_of_one_process(
         assert [group.task for group in groups] == ["y", "z", "a", "b", "c"]
         assert [t.key.task for t in broken] == ["y", "z", "a", "b", "c"]
     assert played == players
+
+
+@pytest.mark.parametrize("by_first", [False, True])
+@pytest.mark.parametrize("tasks", ["a", "abcde"])
+def test_how_rollouts_branched_is_told_of_the_tasks_of_all_processes(
+    tasks, by_first, make_trajectory
+) -> None:
+    def metrics_on(ranks: Ranks) -> dict[str, float]:
+        chain = build_chain({"name": "aepo", "initial": 1, "budget": "fixed"}, steps=10)
+
+        def play(mine):
+            plan = chain.collect(2, "0:1", 1)
+            for task in mine:
+                (key,) = plan.fresh(task)
+                plan.branches(key, 0, [1.0])
+                plan.branches(key, 1, [1.0 + ord(task)])
+            return [Group(task, (make_trajectory(task),)) for task in mine], []
+
+        shared(play, ranks, [world(*tasks)], by_first=by_first)(tasks)
+        chain.gather(ranks, 1)
+        return chain.metrics(1)
+
+    alone = metrics_on(ALONE)
+    assert alone["tree/branches"] == alone["tree/decisions"] == len(tasks)
+    assert on_each(2, metrics_on) == [pytest.approx(alone, abs=1e-12)] * 2
 
 
 def test_a_process_alone_plays_as_it_always_did() -> None:
