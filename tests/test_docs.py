@@ -1,9 +1,11 @@
-"""What the documentation shows is run."""
+"""The Python that the documentation shows is run; what pages link to and list is there."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from agentgym.trainers.guard import GuardOptions, detectors
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,3 +40,13 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
         assert (ROOT / page.parent / target).exists(), f"{page} links to {target}"
+
+
+def test_the_page_on_metrics_lists_every_detector_with_its_settings() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    for detector in detectors(GuardOptions()):
+        assert f"| `{detector.name}` | `{detector.metric}` |" in text
+    for name, field in GuardOptions.model_fields.items():
+        if name not in ("stall_after", "on_collapse"):
+            assert f"`guard.{name}`" in text, name
+            assert field.default is not None
