@@ -66,6 +66,10 @@ PANELS = (
 """In the order in which they are shown."""
 
 
+ONE_UPDATE = ("actor/ppo_kl", "actor/clip_frac")
+"""Exactly 0 in a step that makes one update, and then not shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """A mean over runs and how far they lie apart; one entry a step that any of them has."""
@@ -86,7 +90,8 @@ def found(panel: Panel, names: Sequence[str]) -> tuple[str, ...]:
 
 def panels_of(runs: Sequence[Run]) -> list[tuple[Panel, tuple[str, ...]]]:
     """Return the panels that have anything to show, each with its metrics."""
-    names = sorted({name for run in runs for name in metric_names(run.steps)})
+    still = {n for n in ONE_UPDATE if not any(v for run in runs for _, v in series(run.steps, n))}
+    names = sorted({name for run in runs for name in metric_names(run.steps)} - still)
     shown = ((panel, found(panel, names)) for panel in PANELS)
     return [(panel, metrics) for panel, metrics in shown if metrics]
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
 from agentgym.console import say, spark
+from agentgym.curves import ONE_UPDATE
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderResult
@@ -44,7 +45,7 @@ STAGES: Mapping[str, str] = {
 """What a stage of the loop is for people."""
 
 _SHOWN = 12  # steps in the live table
-_DISPENSABLE = ("grad norm", "admissible", "turns", "KL", "seconds", "tokens/s")
+_DISPENSABLE = ("grad norm", "KL", "turns", "seconds", "tokens/s", "admissible")
 """What a narrow terminal goes without, the first first."""
 
 
@@ -78,7 +79,7 @@ class _Table:
         self._steps, self._clock = steps, clock
         self._seen: deque[Mapping[str, float]] = deque(maxlen=_SHOWN)
         self._curves: dict[str, list[float]] = {}
-        self._stage, self._since = "", clock()
+        self._now = "", clock()  # the stage and when it began, together: a thread reads them
 
     def __call__(self, metrics: Mapping[str, float]) -> None:
         self._seen.append(metrics)
@@ -87,7 +88,7 @@ class _Table:
                 self._curves.setdefault(name, []).append(metrics[name])
 
     def stage(self, name: str) -> None:
-        self._stage, self._since = name, self._clock()
+        self._now = name, self._clock()
 
     def __rich_console__(self, console: Console, _: object) -> RenderResult:
         """Draw; asked several times a second, so that seconds go on."""
@@ -95,28 +96,30 @@ class _Table:
         from rich.segment import Segment
         from rich.text import Text
 
-        if self._seen:
-            yield _table(self._seen, self._steps, console.width)
-            yield from (Text(self._bars(name)) for name in self._curves)
-        done = self._seen[-1]["step"] if self._seen else 0
+        seen = list(self._seen)  # the loop goes on while a thread draws
+        if seen:
+            yield _table(seen, self._steps, console.width)
+            curves = {name: list(values) for name, values in list(self._curves.items())}
+            yield from (Text(self._bars(name, values)) for name, values in curves.items())
+        done = seen[-1]["step"] if seen else 0
         yield ProgressBar(self._steps, done, width=min(60, console.width))
         yield Segment.line()  # which a bar goes without
-        yield Text(self._waiting(done))
+        yield Text(self._waiting(seen, done))
 
-    def _bars(self, name: str) -> str:
+    def _bars(self, name: str, values: Sequence[float]) -> str:
         label = COLUMNS[name][0]
-        values = self._curves[name]
         return f"{label:>8} {spark(values)} {COLUMNS[name][1].format(values[-1])}"
 
-    def _waiting(self, done: float) -> str:
+    def _waiting(self, seen: Sequence[Mapping[str, float]], done: float) -> str:
         if done >= self._steps:
             return f"all {self._steps} steps are done"
         said = f"step {done + 1:.0f} of {self._steps}"
-        if self._stage in STAGES:
-            said += f": {STAGES[self._stage]}, {self._clock() - self._since:.0f} s"
-            usual = [m[key] for m in self._seen if (key := f"time/{self._stage}") in m]
+        stage, since = self._now
+        if stage in STAGES:
+            said += f": {STAGES[stage]}, {self._clock() - since:.0f} s"
+            usual = [m[key] for m in seen if (key := f"time/{stage}") in m]
             said += f" (usually {fmean(usual):.0f} s)" if usual else ""
-        seconds = [metrics["time/step"] for metrics in self._seen if "time/step" in metrics]
+        seconds = [metrics["time/step"] for metrics in seen if "time/step" in metrics]
         if seconds:
             said += f"; about {_duration(fmean(seconds) * (self._steps - done))} to go"
         return said
@@ -152,7 +155,7 @@ def _cells(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     return [
         (label, form.format(metrics[name]))
         for name, (label, form) in shown.items()
-        if name in metrics
+        if name in metrics and not (name in ONE_UPDATE and metrics[name] == 0)
     ]
 
 

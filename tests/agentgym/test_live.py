@@ -75,8 +75,9 @@ def test_a_narrow_terminal_goes_without_what_matters_least(
     step = {**dict.fromkeys(COLUMNS, 0.5), "step": 1}
     for width, there, gone in (
         (200, ["grad norm", "admissible", "success"], []),
-        (100, ["success", "KL", "seconds"], ["grad norm"]),
-        (60, ["success", "reward", "entropy"], ["grad norm", "admissible", "turns", "KL"]),
+        (100, ["success", "admissible", "seconds"], ["grad norm"]),
+        (80, ["success", "admissible", "reward", "entropy"], ["grad norm", "KL", "turns"]),
+        (60, ["success", "reward", "entropy"], ["grad norm", "KL", "turns", "seconds"]),
     ):
         table = _Table(9)
         table(step)
@@ -85,6 +86,37 @@ def test_a_narrow_terminal_goes_without_what_matters_least(
         assert [label for label in there if label not in said] == []
         assert [label for label in gone if label in said] == []
         assert max(map(len, said.splitlines())) <= width
+
+
+def test_steps_of_one_update_show_no_kl(capsys: pytest.CaptureFixture[str]) -> None:
+    with live_steps(9) as show:
+        show({**STEP, "actor/ppo_kl": 0.0})
+        show({**STEP, "actor/ppo_kl": 1e-4})
+    one, several = capsys.readouterr().out.splitlines()
+    assert "KL" not in one
+    assert several.endswith("KL 1.0e-04")
+
+
+def test_a_table_is_drawn_while_the_loop_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    table = _Table(9)
+
+    class Step(dict[str, float]):
+        """A step during whose drawing the next one ends."""
+
+        def __contains__(self, name: object) -> bool:
+            if name == "actor/entropy":
+                table({**STEP, "actor/entropy": 1.0})
+            return super().__contains__(name)
+
+    table({**STEP, "step": 0})
+    for _ in range(3):
+        table(Step(STEP))
+        Console(file=sys.stdout, width=80).print(table)
+        assert "0.250" in capsys.readouterr().out
+    drawing = iter(table.__rich_console__(Console(file=sys.stdout, width=80), None))
+    next(drawing), next(drawing)  # the table and a curve
+    table({**STEP, "sft/action_loss": 1.0})
+    assert len(list(drawing)) == 5  # two curves, a bar, its line, and what is waited for
 
 
 def test_a_pipe_is_not_told_of_stages(capsys: pytest.CaptureFixture[str]) -> None:

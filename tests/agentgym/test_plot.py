@@ -75,6 +75,18 @@ def test_panels_without_metrics_are_left_out(make_run: MakeRun) -> None:
     assert titles == ["Success", "Reward", "Entropy", "Entropy by turn", "Time"]
 
 
+def test_what_is_0_where_a_step_makes_one_update_is_left_out_if_it_always_was() -> None:
+    def shown(*values: float) -> list[str]:
+        steps = tuple(
+            {"step": n, "actor/ppo_kl": value, "actor/clip_frac": 0.0, "actor/entropy": 0.0}
+            for n, value in enumerate(values)
+        )
+        return [panel.title for panel, _ in panels_of([Run(Path("r"), steps, ())])]
+
+    assert shown(0.0, 0.0) == ["Entropy"]
+    assert shown(0.0, 1e-9) == ["Entropy", "KL"]
+
+
 # Pictures -----------------------------------------------------------------------------------------
 
 
