@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +19,8 @@ from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt, template
 from agentgym.policies.serve_command import Served, ServeOptions
 from agentgym.policies.serve_many import ModelServers
 from agentgym.policies.vllm import VLLMPolicy
-from agentgym.policies.vllm_http import ServerOptions
+from agentgym.policies.vllm_http import Refused, ServerOptions
+from agentgym.types import Policy, Request
 from agentgym.voices import SamplingOptions
 
 
@@ -200,3 +202,29 @@ def check_context(name: str, policy: Any, sampling: SamplingOptions) -> None:
             f"a turn of {sampling.max_tokens} tokens does not fit into a context of"
             f" {sampling.max_context}; lower max_tokens or raise max_context"
         )
+
+
+def check_top_k(method: str, policy: Policy, top_k: int, servers: int = 1) -> None:
+    """Refuse servers that do not tell as many of the likeliest tokens, before anything is played.
+
+    Args:
+        method: What decides by their entropies where to branch.
+        policy: What asks the servers; each is asked for one token.
+        top_k: So many.
+        servers: How many there are.
+
+    Raises:
+        UsageError: A server refuses.
+        ServerError: A server stays away.
+    """
+    asked = [Request(f"top-k-{n}", (0,), 1, 1.0, "top-k", top_k=top_k) for n in range(servers)]
+    try:
+        asyncio.run(policy.sample(asked))
+    except Refused as error:
+        raise UsageError(
+            f"the hook collect of {method} needs TOP_K, the {top_k} likeliest tokens, and {error};"
+            f" start the server with --max-logprobs {top_k}, or lower method.top_k"
+        ) from error
+    finally:
+        for request in asked:
+            policy.drop(request.session)

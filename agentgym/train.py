@@ -26,7 +26,7 @@ from agentgym.envs.registry import env_of_suite
 from agentgym.errors import DataError, UsageError
 from agentgym.evaluate import EvalOptions, Model, evaluate_model
 from agentgym.launch import launched
-from agentgym.models import check_context
+from agentgym.models import check_context, check_top_k
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy, spare_threads
@@ -196,6 +196,7 @@ def run_training(
         if serving.server.urls and ranks.is_first:
             sampler, hand_over = stack.enter_context(named_servers(policy, serving, folder))
             check_context(config.policy.model, sampler, config.policy.sampling)
+            _check_branching(config, sampler, len(serving.server.urls))
         if not ranks.is_first:
             run: RunFolder = BystanderFolder(folder)
         elif resume:
@@ -208,6 +209,7 @@ def run_training(
         if serving.serve is not None and ranks.is_first:
             served = own_servers(policy, serving, folder, reporter.say)
             sampler, hand_over = stack.enter_context(served)
+            _check_branching(config, sampler)
         hand_over(done)
         worlds = open_worlds(
             config, suites, scripts, stack, method, learner, sampler, by_first=serving.is_asked
@@ -386,6 +388,14 @@ def _method(config: Config) -> Chain:
         )
     tried.collect(config.rollout.group_size, str(config.seed), 1)  # a plan that fits, or an error
     return method
+
+
+def _check_branching(config: Config, policy: Policy, servers: int = 1) -> None:
+    """Refuse servers without the entropies that the method needs, where it branches at all."""
+    method = build_chain(config.method, config.steps, config.reward)
+    plan = method.collect(config.rollout.group_size, str(config.seed), 1)
+    if plan is not None:
+        check_top_k(method.name, policy, plan.top_k, servers)
 
 
 def _about() -> dict[str, object]:

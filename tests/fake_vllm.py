@@ -80,6 +80,7 @@ class FakeVLLM(ThreadingHTTPServer):
         self.unhang = threading.Event()
         self.dies = 0  # in the middle of this completion, the first time; 0: of none
         self.latency = 0.0  # seconds a completion takes
+        self.max_logprobs = 20  # likeliest tokens that it tells
         self.runs = threading.Event()  # cleared while it is paused: completions wait
         self.runs.set()
         self.more_gets: dict[str, Callable[[], Any]] = {}  # routes that a test adds
@@ -231,7 +232,7 @@ class FakeVLLM(ThreadingHTTPServer):
             )
         if max(ids) >= len(self.tokenizer):
             raise Refusal(400, f"Token id {max(ids)} is out of vocabulary")
-        if body["logprobs"] > 20:
+        if body["logprobs"] > self.max_logprobs:
             raise Refusal(400, f"Requested sample logprobs of {body['logprobs']}", "logprobs")
 
     def _model(self, body: Any, ids: list[int]) -> Any:

@@ -136,6 +136,20 @@ def test_a_served_run_that_was_interrupted_goes_on_with_another_server(
     assert steps(tmp_path / "run")[1]["rollout/logprob_abs_diff_max"] < 1e-4
 
 
+def test_a_server_that_tells_too_few_likely_tokens_to_branch_is_refused_before_the_run(
+    server: Any, serve_fake: Any, model: Path, tmp_path: Path
+) -> None:
+    server.max_logprobs = 25
+    poor = serve_fake(model, name="random", max_model_len=256)
+    method = {"name": "arpo", "top_k": 25}
+    config = config_of(model, {"server": {"urls": [server.url, poor.url]}}, method=method)
+    with pytest.raises(UsageError, match=r"hook collect of arpo needs TOP_K.*--max-logprobs 25"):
+        run_training(config, tmp_path / "run", QUIET, resume=False)
+    assert not (tmp_path / "run").exists()
+    poor.max_logprobs = 25
+    run_training(config, tmp_path / "run", QUIET, resume=False)
+
+
 def test_a_server_that_keeps_its_old_weights_ends_the_run_and_is_named(
     server: Any, model: Path, tmp_path: Path
 ) -> None:
