@@ -206,13 +206,20 @@ def _plan(config: Config, shape: ModelShape, gear: Gear) -> Plan:
 
     if gear.share and gear.serving is not None:
         raise UsageError("--share puts vLLM on the GPUs that train, --serving-gpus on others")
-    training = training_of(config, in_process=not gear.share and gear.serving is None)
+    sleeps = config.policy.server.sleep
+    if sleeps and (gear.serving is not None or gear.gpus > 1):
+        raise UsageError(
+            "policy.server.sleep is for a server and a learner on one GPU; leave out --gpus and"
+            " --serving-gpus, or it"
+        )
+    shared = gear.share or sleeps
+    training = training_of(config, in_process=not shared and gear.serving is None)
     trainers = trainers_of(config, gear.gpus, gear.memory * _GIB)
     if training.in_process:
         return Plan(shape, training, trainers)
     gpus = gear.gpus if gear.serving is None else gear.serving
     serving = Serving(gpus, gear.memory * _GIB, gear.tensor_parallel, half=training.half)
-    return Plan(shape, training, trainers, serving, gear.share)
+    return Plan(shape, training, trainers, serving, shared, sleeps)
 
 
 def _introduce(name: str, config: Config, plan: Plan) -> None:
@@ -257,7 +264,8 @@ def _show_servers(plan: Plan) -> None:
     if serving is None or found is None or (plan.shared and not plan.trains):
         return
     each = serving.bytes * serving.utilization
-    where = "beside the learner" if plan.shared else f"on {serving.gpus} GPUs of their own"
+    turns = "in turns with the learner" if plan.sleeps else "beside the learner"
+    where = turns if plan.shared else f"on {serving.gpus} GPUs of their own"
     say(f"\nserving, {serving.replicas} vLLM, {where}; on each GPU:")
     _show_items(found.items)
     say(

@@ -63,6 +63,12 @@ def train(
         int | None,
         typer.Option("--tensor-parallel", min=1, help="For --serve: GPUs of each server."),
     ] = None,
+    sleep: Annotated[
+        bool,
+        typer.Option(
+            "--sleep", help="The server has the learner's GPU in turns: it sleeps meanwhile."
+        ),
+    ] = False,
     workers: Annotated[
         str | None,
         typer.Option("--workers", help="Environment processes; 0 uses this one; ray:8 are on Ray."),
@@ -99,7 +105,7 @@ def train(
         _refuse_beside_resume(given | {"--output": output, "--staleness": staleness})
         # Servers and hosts come and go; which of them plays is no part of what a run is.
         config = _served(resumed_config(resume), server, _without_none(own), serve=serve)
-        config = _worked(config, workers)
+        config = _worked(_asleep(config, sleep=sleep), workers)
         _run(config, resume, resume=True, dry=dry_run)
         return
     flags = {
@@ -110,7 +116,8 @@ def train(
         "seed": seed,
     }
     config = _configure(env, recipe, flags, set_ or [])
-    config = _worked(_served(config, server, _without_none(own), serve=serve), workers)
+    config = _served(config, server, _without_none(own), serve=serve)
+    config = _worked(_asleep(config, sleep=sleep), workers)
     folder = output or Path("runs") / _run_name(config)
     _introduce(config, folder, chose_model=model is not None, recipe=recipe)
     _run(config, folder, resume=False, dry=dry_run)
@@ -151,6 +158,16 @@ def _served(config: Config, urls: list[str] | None, own: dict[str, Any], *, serv
         given["policy"]["server"]["urls"] = []
         given["policy"]["serve"] = given["policy"].get("serve", {}) | own
     return load([given])
+
+
+def _asleep(config: Config, *, sleep: bool) -> Config:
+    """Return a configuration whose server sleeps while the learner learns, if it shall."""
+    from agentgym.config import load
+
+    if not sleep:
+        return config
+    given = config.model_dump(mode="json", exclude_none=True)
+    return load([given, {"policy": {"server": {"sleep": True}}}])
 
 
 def _worked(config: Config, workers: str | None) -> Config:

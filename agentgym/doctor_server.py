@@ -56,7 +56,8 @@ def _more_room(budget: Budget) -> str:
 
 
 async def _look(url: str, model: str | None, config: Config | None) -> list[Finding]:
-    options = ServerOptions(urls=(url,), patience=0, timeout=60)
+    sleep = config is not None and config.policy.server.sleep
+    options = ServerOptions(urls=(url,), patience=0, timeout=60, sleep=sleep)
     serve = f"agentgym serve {model or 'MODEL'}"
     needed = _needed(config)
     found: list[Finding] = []

@@ -130,6 +130,9 @@ class Item:
     phase: Phase = "always"
 
 
+ASLEEP = Item("a server asleep", ALLOWANCE, "vLLM's context and graphs stay: assumed", "update")
+
+
 def total(items: Sequence[Item], phase: Phase | None = None) -> float:
     """Return the bytes of a phase, what is always there included; of the largest by default."""
     if phase is None:

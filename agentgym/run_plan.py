@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from agentgym.config import Config
 from agentgym.errors import UsageError
 from agentgym.memory_plan import (
+    ASLEEP,
     GIB,
     Item,
     Served,
@@ -38,6 +39,7 @@ class Plan:
         serving: The vLLM servers; on the GPUs that train where ``shared``. None samples in the
             learner's process.
         shared: Whether the servers are on the GPUs that train.
+        sleeps: Whether they sleep there while the learner learns.
     """
 
     shape: ModelShape
@@ -45,23 +47,29 @@ class Plan:
     trainers: Trainers
     serving: Serving | None = None
     shared: bool = False
+    sleeps: bool = False
 
     @property
     def items(self) -> list[Item]:
-        """What each training GPU holds of the learner."""
-        return training_items(self.shape, self.training, self.trainers)
+        """What each training GPU holds of the learner, and of a server that sleeps there."""
+        items = training_items(self.shape, self.training, self.trainers)
+        return [*items, ASLEEP] if self.sleeps else items
 
     @property
     def needed(self) -> float:
-        """Bytes of each training GPU that the learner needs at once."""
+        """Bytes of each training GPU that are needed at once for the learner to learn."""
         return total(self.items)
 
     @property
     def servers(self) -> Serving | None:
-        """The servers; those that share GPUs may take what the learner leaves of them."""
+        """The servers; those that share GPUs may take what the learner leaves of them.
+
+        Of servers that sleep while it learns, that is what it leaves while it does not.
+        """
         if self.serving is None or not self.shared:
             return self.serving
-        left = (self.trainers.bytes - self.needed) / self.trainers.bytes
+        taken = total(self.items, "rollout") if self.sleeps else self.needed
+        left = (self.trainers.bytes - taken) / self.trainers.bytes
         return replace(self.serving, utilization=max(0, math.floor(100 * left)) / 100)
 
     @property
@@ -126,7 +134,10 @@ def trainers_of(config: Config, gpus: int, bytes_each: float) -> Trainers:
 
 
 def mends(plan: Plan) -> Iterator[tuple[str, Plan]]:
-    """Yield each change that makes the learner smaller, with the plan that it leads to."""
+    """Yield each change that makes the learner smaller, or gives the servers more.
+
+    Each comes with the plan that it leads to.
+    """
     training, trainers = plan.training, plan.trainers
     for said, changed in _other_training(training):
         other = replace(plan, training=changed)
@@ -138,6 +149,9 @@ def mends(plan: Plan) -> Iterator[tuple[str, Plan]]:
         yield "parallel.offload=true", replace(plan, trainers=replace(trainers, offload=True))
     if trainers.gpus > 1 and not trainers.sharded:
         yield "parallel.weights=sharded", replace(plan, trainers=replace(trainers, sharded=True))
+    in_turns = replace(plan, sleeps=True)
+    if plan.shared and not plan.sleeps and trainers.gpus == 1 and in_turns.fits:
+        yield "policy.server.sleep=true", in_turns
     for gpus in _TRIED_GPUS:
         more = replace(trainers, gpus=gpus, sharded=True, reduce_each=True)
         other = replace(plan, trainers=more)

@@ -35,6 +35,7 @@ from agentgym.policies.serve_command import find_vllm
 from agentgym.provenance import commit
 from agentgym.results import Evaluation, has_results, read_results, write_results
 from agentgym.run_envs import env_spec, open_scripts, open_suites, open_worlds
+from agentgym.sharing import refuse_unshareable, served_beside
 from agentgym.tracking import tracking
 from agentgym.trainers.answer_scores import answer_scorer
 from agentgym.trainers.checkpoint import ADAPTER, MODEL, load_trainer_state
@@ -127,7 +128,8 @@ def dry_run(config: Config, folder: Path, *, resume: bool) -> list[str]:
         f"would measure {config.eval.tasks} tasks of {' and of '.join(config.eval.suites)}"
         " before and after",
         *budget,
-        f"would sample {_where(serving)}{_ahead(config.rollout.staleness)}",
+        f"would sample {_where(serving)}{_ahead(config.rollout.staleness)}"
+        + (", asleep in each update" if serving.server.sleep else ""),
     ]
 
 
@@ -193,8 +195,10 @@ def run_training(
             remember_demonstrations(method, scripts, learner, sampling.temperature)
         sampler: Sampler = policy
         hand_over: Callable[[int], None] = policy.refresh
+        rest: Callable[[], None] = _never_rests
         if serving.server.urls and ranks.is_first:
-            sampler, hand_over = stack.enter_context(named_servers(policy, serving, folder))
+            sampler, handing = stack.enter_context(named_servers(policy, serving, folder))
+            hand_over, rest = handing, handing.rest
             check_context(config.policy.model, sampler, config.policy.sampling)
             _check_branching(config, sampler, len(serving.server.urls))
         if not ranks.is_first:
@@ -208,7 +212,8 @@ def run_training(
         run.cut(done)
         if serving.serve is not None and ranks.is_first:
             served = own_servers(policy, serving, folder, reporter.say)
-            sampler, hand_over = stack.enter_context(served)
+            sampler, handing = stack.enter_context(served)
+            hand_over, rest = handing, handing.rest
             _check_branching(config, sampler)
         hand_over(done)
         worlds = open_worlds(
@@ -227,6 +232,7 @@ def run_training(
             policy=policy,
             sampler=sampler,
             hand_over=_both(lambda _: learner.publish(), hand_over),
+            rest=rest,
             worlds=worlds,
             evaluate=lambda step: ranks.by_first(partial(measure, step)),
             report=_both(reporter.step, stack.enter_context(tracked)),
@@ -342,8 +348,10 @@ def _serving(config: Config) -> Serving:
     """Return what the run wants of servers, where it has any.
 
     Raises:
-        UsageError: Steps are to be played ahead, and nobody but this process plays.
+        UsageError: Steps are to be played ahead, and nobody but this process plays; or a server
+            shall sleep meanwhile, and cannot.
     """
+    refuse_unshareable(config)
     asked = config.policy
     if config.rollout.staleness and not asked.server.urls and asked.serve is None:
         raise UsageError(
@@ -353,13 +361,17 @@ def _serving(config: Config) -> Serving:
         )
     return Serving(
         asked.server,
-        asked.serve,
+        served_beside(config),
         resolve_model(asked.model),
         asked.dtype,
         None if asked.lora is None else asked.lora.rank,
         asked.sampling.max_context,
         (asked.sampling.temperature, config.eval.temperature),
     )
+
+
+def _never_rests() -> None:
+    """Do nothing: what samples in this process has nothing that an update lacks."""
 
 
 def _both(first: Callable[[T], object], second: Callable[[T], object]) -> Callable[[T], None]:

@@ -58,6 +58,8 @@ class ModelServer:
     Attributes:
         url: Where it is.
         restarts: How often it was started again.
+        asleep: Whether somebody sent it to sleep. Nobody asks how it is then, and if it dies it is
+            started again when it shall wake: others have its GPU.
 
     Raises:
         UsageError: vLLM is not there, or it would be open to everybody.
@@ -81,6 +83,7 @@ class ModelServer:
         make_folder(log.parent)
         self.url = f"http://{LOOPBACK if host == '0.0.0.0' else host}:{port}"  # noqa: S104
         self.restarts = 0
+        self.asleep = False
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = Event()
         self._watcher = Thread(target=self._watch, name="agentgym-watch", daemon=True)
@@ -199,7 +202,7 @@ class ModelServer:
         heard = time.monotonic()
         failures = 0
         while not self._closing.wait(_POLL_S * 4):
-            if self._answers():
+            if self.asleep or self._answers():
                 heard, failures = time.monotonic(), 0
                 continue
             hangs = time.monotonic() - heard > _HANGS_AFTER_S

@@ -79,6 +79,11 @@ class ModelServers:
         """End them, with all processes that they started."""
         self._ends.close()
 
+    def be_asleep(self, asleep: bool) -> None:
+        """Take note that they were sent to sleep, or shall wake (:attr:`ModelServer.asleep`)."""
+        for server in self.servers:
+            server.asleep = asleep
+
     def wait(self) -> None:
         """Wait until all are given up; what becomes of one is said when it happens.
 

@@ -161,6 +161,16 @@ class VLLMPolicy:
         self._thread.run(self._fleet.load(path, version))
         self.version = version
 
+    def sleep(self) -> None:
+        """Let the servers leave their GPUs until :meth:`load`, which wakes them.
+
+        Turns that are being sampled are sampled to their end first; none may be asked for then.
+
+        Raises:
+            ServerError: A server stayed away, or does not go to sleep.
+        """
+        self._thread.run(self._fleet.sleep())
+
     def fingerprints(self) -> dict[str, list[list[float]]]:
         """Return by URL what each server said of :attr:`probe` after the last load.
 

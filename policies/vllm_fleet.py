@@ -104,6 +104,14 @@ class Fleet:
                     if await self._load(replica, path, version) is not None:
                         break
 
+    async def sleep(self) -> None:
+        """Let all servers sleep until weights are loaded.
+
+        Raises:
+            ServerError: One stayed away, or does not go to sleep.
+        """
+        await all_of([replica.sleep() for replica in self.replicas])
+
     def fork(self, session: str, copy: str) -> None:
         """Let ``copy`` be where ``session`` is."""
         if session in self._homes:

@@ -39,6 +39,8 @@ class ServerOptions(BaseModel):
         in_flight: Requests that a server has at once.
         timeout: Seconds after which a request counts as lost.
         patience: Seconds to wait for a server that is gone.
+        sleep: Whether the server has its GPU in turns with the learner, and sleeps while that
+            learns.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -50,6 +52,7 @@ class ServerOptions(BaseModel):
     in_flight: int = Field(default=256, ge=1)
     timeout: float = Field(default=600.0, gt=0)
     patience: float = Field(default=300.0, ge=0)
+    sleep: bool = False
 
 
 class Refused(ServerError):  # noqa: N818 (what happened)

@@ -23,6 +23,7 @@ from agentgym.errors import DataError, ServerError, StaleWeightsError
 from agentgym.policies.vllm_checks import check_version, model_card, refusal
 from agentgym.policies.vllm_gate import Gate
 from agentgym.policies.vllm_http import Gone, Http, Lost, Refused, ServerOptions
+from agentgym.policies.vllm_sleep import Sleeper
 from agentgym.policies.vllm_transfer import FLAG, INIT, Source, Transfer
 from agentgym.policies.vllm_wire import read_scores, scoring, top_logprobs
 
@@ -89,6 +90,7 @@ class Replica:
     ) -> None:
         self._http = Http(url, options)
         self._options, self._probe, self._run = options, probe, run
+        self._sleeper = Sleeper(self._http, options.patience)
         self.url = self._http.url
         self.model = self._base = self.vllm = ""
         self.version = version
@@ -127,6 +129,10 @@ class Replica:
             assert source is not None
             self._transfer = Transfer(self._http, source)
             await self._transfer.check()
+        if self._options.sleep:
+            await self._sleeper.check()
+        else:
+            await self._sleeper.refuse_asleep()
         # One that takes adapters dies of a row that is scored beside other requests (0.32, CPU).
         self._scores_alone = await self._has_route(_LOAD)
         self.fingerprint = await self._persist(self._take_fingerprint)
@@ -137,10 +143,23 @@ class Replica:
         """How many requests are under way."""
         return self._gate.inside
 
+    async def sleep(self) -> None:
+        """Sleep, when what is under way was answered; the next load wakes it.
+
+        Raises:
+            ServerError: It stayed away, or does not go to sleep.
+        """
+
+        async def work() -> None:
+            async with self._checking, self._gate.alone():
+                await self._sleeper.sleep()
+
+        await self._persist(work)
+
     async def load(
         self, path: str | None, version: int, elsewhere: Callable[[], bool] = _nowhere
     ) -> None:
-        """Take the weights of a folder, when what is under way was answered.
+        """Take the weights of a folder, when what is under way was answered; wake up if asleep.
 
         Args:
             path: The folder; None where the weights are sent.
@@ -217,6 +236,7 @@ class Replica:
             Gone: Nobody is there, and there is one elsewhere.
             ServerError: The server refused, stayed away for too long, or lost it too often.
         """
+        assert not self._sleeper.asleep, "it was asked while it sleeps, and no load woke it"
         losses = 0
 
         async def work() -> Answer[T]:
@@ -265,7 +285,8 @@ class Replica:
         return not all(same)
 
     async def close(self) -> None:
-        """Leave no adapter behind, where the server can still be told, and hang up."""
+        """Leave it awake and without our adapter, where it can still be told, and hang up."""
+        await self._sleeper.leave()
         if self.model != self._base:
             with suppress(ServerError):
                 await self._http.post(_UNLOAD, {"lora_name": self.model})
@@ -407,7 +428,8 @@ class Replica:
 
     async def _load(self, path: str | None, version: int) -> None:
         self._half_loaded = True
-        await self._load_by_way(path, version)
+        async with self._sleeper.woken():
+            await self._load_by_way(path, version)
         self._half_loaded = False
 
     async def _load_by_way(self, path: str | None, version: int) -> None:

@@ -23,11 +23,13 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+SLEEP_TAGS = frozenset(("weights", "kv_cache"))
 LORA_ROUTES = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 BLOCK = 16  # tokens that the prefix cache holds together
 
@@ -83,6 +85,11 @@ class FakeVLLM(ThreadingHTTPServer):
         self.max_logprobs = 20  # likeliest tokens that it tells
         self.runs = threading.Event()  # cleared while it is paused: completions wait
         self.runs.set()
+        self.sleep_mode, self.device = True, "cuda"  # as it says that it was started
+        self.sleeping: frozenset[str] = frozenset()  # what is not on its GPU
+        self.slumber = threading.Event()  # cleared: it does not wake
+        self.slumber.set()
+        self.asked_asleep = 0  # how many completions were asked for while it slept
         self.more_gets: dict[str, Callable[[], Any]] = {}  # routes that a test adds
         self.more_posts: dict[str, Callable[[Any], Any]] = {}
         self.requests: list[tuple[str, Any]] = []  # path and body of every POST
@@ -94,6 +101,8 @@ class FakeVLLM(ThreadingHTTPServer):
     def restart(self) -> None:
         """Forget what was loaded and cached, as a process that was started anew."""
         self.model, self.adapters, self._seen, self.broken = _load(self.path), {}, {}, False
+        self.sleeping = frozenset()
+        self.runs.set()
 
     def take(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Let these be the weights, by their names in a model folder."""
@@ -124,6 +133,11 @@ class FakeVLLM(ThreadingHTTPServer):
             base |= {"object": "model", "max_model_len": self.max_model_len}
             cards = [{"id": n, "parent": self.name, "object": "model"} for n in self.adapters]
             return {"object": "list", "data": [base, *cards]}
+        if self.dev and path == "/is_sleeping":
+            return {"is_sleeping": bool(self.sleeping) or not self.runs.is_set()}
+        if self.dev and path == "/server_info":
+            config = {"model_config": {"enable_sleep_mode": self.sleep_mode}}
+            return {"vllm_config": config | {"device_config": {"device_type": self.device}}}
         if path in self.more_gets:
             return self.more_gets[path]()
         raise Refusal(404, "Not Found")
@@ -135,6 +149,11 @@ class FakeVLLM(ThreadingHTTPServer):
         if self.lora:
             known |= {LORA_ROUTES[0]: self.load_adapter, LORA_ROUTES[1]: self.unload_adapter}
         known |= self.more_posts
+        route, asked = urlsplit(path).path, parse_qs(urlsplit(path).query)
+        if self.dev and route == "/sleep":
+            return self.sleep(asked)
+        if self.dev and route == "/wake_up":
+            return self.wake_up(asked)
         if path not in known:
             raise Refusal(404, "Not Found")
         return known[path](body)
@@ -143,12 +162,36 @@ class FakeVLLM(ThreadingHTTPServer):
         self._seen.clear()
         return None
 
+    # Sleep: any server says that it does. Requests of one that sleeps wait until it is awake.
+
+    def sleep(self, asked: Any) -> Any:
+        level = int(asked.get("level", ["1"])[0])
+        self.runs.clear()
+        self._seen.clear()
+        self.sleeping = SLEEP_TAGS
+        return {"status": "sleeping", "level": level}
+
+    def wake_up(self, asked: Any) -> Any:
+        self.slumber.wait(30)
+        tags = frozenset(asked.get("tags", SLEEP_TAGS))
+        if tags <= self.sleeping:  # others are ignored, with a line in the log
+            self.sleeping -= tags
+        if not self.sleeping:
+            self.runs.set()
+        return {"status": "sleeping" if self.sleeping else "awake", "tags": asked.get("tags")}
+
+    def _refuse_without_memory(self) -> None:
+        if "weights" in self.sleeping:  # there is nothing at these addresses
+            self.broken = True
+            raise Refusal(500, "CUDA error: an illegal memory access was encountered")
+
     def rpc(self, body: Any) -> Any:
         if "method" not in body:
             raise Refusal(400, "Missing 'method' in request body")
         if self.broken:
             raise Refusal(500, "EngineCore encountered an issue.")
         assert body["method"] == "reload_weights", body
+        self._refuse_without_memory()
         try:
             model = _load(body["kwargs"]["weights_path"])
         except (OSError, ValueError) as error:
@@ -164,6 +207,7 @@ class FakeVLLM(ThreadingHTTPServer):
         name, path = body["lora_name"], body["lora_path"]
         if name in self.adapters:
             raise Refusal(400, f"The lora adapter '{name}' has already been loaded.")
+        self._refuse_without_memory()
         try:
             adapted = _adapted(self.model, Path(path))
         except (OSError, ValueError) as error:
@@ -185,6 +229,7 @@ class FakeVLLM(ThreadingHTTPServer):
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
             self.dies -= body.get("prompt_logprobs") is None
+            self.asked_asleep += bool(self.sleeping)
             dying = self.dies == 0 and body.get("prompt_logprobs") is None
         try:
             self.runs.wait(30)
@@ -412,6 +457,8 @@ def running(server: FakeVLLM) -> Iterator[FakeVLLM]:
         yield server
     finally:
         server.unhang.set()
+        server.slumber.set()
+        server.runs.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -424,7 +471,9 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     for name in ("port", "max-model-len", "max-lora-rank", "max-loras"):
         parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--enable-lora", action="store_true")
+    for name in ("enable-lora", "enable-sleep-mode"):
+        parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--gpu-memory-utilization", type=float)
     parser.add_argument("--no-enable-chunked-prefill", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -437,6 +486,7 @@ def main() -> None:
         os.environ.get("VLLM_SERVER_DEV_MODE") == "1",
         asked.enable_lora,
     )
+    server.sleep_mode = asked.enable_sleep_mode
     server.dies = int(os.environ.get("FAKE_VLLM_DIES", "0"))
     server.serve_forever()
 

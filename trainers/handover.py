@@ -20,6 +20,7 @@ from agentgym.policies.served_folder import untie
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_replica import farthest
 from agentgym.trainers.lora import has_adapter, merged, save_adapter
+from agentgym.trainers.shared_gpu import SharedGpu
 from agentgym.trainers.weight_source import WeightSource
 
 Way = Literal["disk", "lora", "nccl"]
@@ -85,6 +86,7 @@ class HandOver:
         way: Whole weights through the ``disk``, or the adapter (``lora``), or whole weights from
             GPU to GPU (``nccl``).
         source: Sends them, where the way is ``nccl``: the one that the servers were told of.
+        gpu: The GPU that servers and model have in turns, where they do.
     """
 
     def __init__(
@@ -95,8 +97,9 @@ class HandOver:
         tolerance: float,
         way: Way,
         source: WeightSource | None = None,
+        gpu: SharedGpu | None = None,
     ) -> None:
-        self._trained, self._servers, self._source = trained, servers, source
+        self._trained, self._servers, self._source, self._gpu = trained, servers, source, gpu
         self._folder, self._tolerance, self._way = folder.absolute(), tolerance, way
         self._handed: int | None = None
         self._ours: Scores | None = None  # at the last hand-over
@@ -113,6 +116,8 @@ class HandOver:
             return
         before = self._servers.fingerprints()
         path = self._lay_out(version)
+        if self._gpu is not None:
+            self._gpu.to_servers()
         self._servers.load(None if path is None else str(path), version)
         ours = self._own_scores()
         for url, theirs in self._servers.fingerprints().items():
@@ -122,8 +127,20 @@ class HandOver:
                 shutil.rmtree(old)
         self._handed, self._ours = version, ours
 
+    def rest(self) -> None:
+        """Say that nothing is sampled until weights are handed over again.
+
+        Raises:
+            ServerError: A server that has the model's GPU in turns with it does not go to sleep.
+        """
+        if self._gpu is not None:
+            self._gpu.to_learner()
+            self._handed = None  # whatever is handed over next wakes them
+
     def close(self) -> None:
         """Remove what was written; the run's checkpoints have it."""
+        if self._gpu is not None:
+            self._gpu.to_servers()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _lay_out(self, version: int) -> Path | None:

@@ -83,11 +83,12 @@ class Parts:
     """What a run is made of.
 
     ``policy`` holds what is trained and saved; ``sampler`` plays with it, is the same or a server,
-    and has the weights of a version after ``hand_over`` was told its number. ``evaluate`` measures
-    the policy as it is after a step and returns metrics; ``report`` is told the metrics of each
-    step and ``say`` what else people should know; ``interrupted`` says whether someone asked the
-    run to stop. Of a run on many processes each one has parts of its own and takes every step;
-    ``by_first`` says whether the first one alone plays, as it alone knows the servers.
+    and has the weights of a version after ``hand_over`` was told its number; after ``rest`` it need
+    not answer until the next ``hand_over``. ``evaluate`` measures the policy as it is after a step
+    and returns metrics; ``report`` is told the metrics of each step and ``say`` what else people
+    should know; ``interrupted`` says whether someone asked the run to stop. Of a run on many
+    processes each one has parts of its own and takes every step; ``by_first`` says whether the
+    first one alone plays, as it alone knows the servers.
     """
 
     run: RunFolder
@@ -104,6 +105,7 @@ class Parts:
     decode: Decode | None = None  # for people who look at the tokens of a trajectory
     guard: Guard | None = None  # watches for a collapse
     stage: Callable[[str], None] = lambda _: None  # told what begins
+    rest: Callable[[], None] = lambda: None
     by_first: bool = False
 
 
@@ -195,6 +197,8 @@ def _steps(parts: Parts, plan: Plan, rollouts: Rollouts, done: int) -> None:
                 heard.update(found.reasons())
             _refuse_nothing(found, plan, step)
             batch = pack(found.groups, found.rewards)
+            with clock.stage("sync"):
+                parts.rest()
             with clock.stage("score"):
                 batch = learner.prepare(batch, plan.sampling.temperature)
             batch = method.advantages(batch, step)

@@ -19,11 +19,13 @@ from agentgym.policies.vllm_http import ServerOptions
 from agentgym.trainers.handover import HandOver, way_of, write_weights
 from agentgym.trainers.lora import has_adapter
 from agentgym.trainers.nccl import Nccl
+from agentgym.trainers.shared_gpu import SharedGpu, free_unused
 from agentgym.trainers.weight_source import WeightSource
 
 LOG = "logs/vllm.log"
 TRANSFER = ("--weight-transfer-config", '{"backend": "nccl"}')
 SYNC = "sync"
+SLEEPS = "--enable-sleep-mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Serving:
 
 @contextmanager
 def named_servers(
-    trained: HFPolicy, asked: Serving, folder: Path
+    trained: HFPolicy, asked: Serving, folder: Path, own: ModelServers | None = None
 ) -> Iterator[tuple[VLLMPolicy, HandOver]]:
     """Yield what samples with the servers that were named, and what hands weights to them.
 
@@ -72,6 +74,7 @@ def named_servers(
         trained: The model whose weights are handed over.
         asked: The servers.
         folder: The run's.
+        own: The same servers as processes, where they were started for the run.
 
     Raises:
         UsageError, ServerError: A server does not fit; the message says what to do.
@@ -85,7 +88,8 @@ def named_servers(
         for temperature in asked.temperatures:
             servers.check_temperature(temperature)
         tolerance = asked.server.tolerance
-        handing = HandOver(trained, servers, folder / SYNC, tolerance, way, source)
+        gpu = SharedGpu(servers, own) if asked.server.sleep else None
+        handing = HandOver(trained, servers, folder / SYNC, tolerance, way, source, gpu)
         with closing(handing) as hand_over:
             yield servers, hand_over
 
@@ -113,10 +117,13 @@ def own_servers(
     if way == "nccl":
         Nccl(trained.model.device)  # refuses what it would refuse after the server's minute
         serve = serve.model_copy(update={"arguments": (*TRANSFER, *serve.arguments)})
+    if asked.server.sleep:
+        serve = serve.model_copy(update={"arguments": (SLEEPS, *serve.arguments)})
     if way == "disk":
         base = str(folder.absolute() / SYNC / "base")
         shutil.rmtree(base, ignore_errors=True)
         write_weights(trained, Path(base), "disk")
+    free_unused()  # a server on the same GPU refuses to begin where it finds too little
     served = Served(
         model=base,
         name=Path(asked.model).name,
@@ -126,5 +133,5 @@ def own_servers(
     )
     with ModelServers(served, serve, folder / LOG, say) as servers:
         options = asked.server.model_copy(update={"urls": servers.urls, "model": served.name})
-        with named_servers(trained, replace(asked, server=options), folder) as both:
+        with named_servers(trained, replace(asked, server=options), folder, servers) as both:
             yield both

@@ -21,6 +21,37 @@ def test_a_stated_model_with_an_adapter_fits_beside_its_server(agentgym) -> None
     assert out.endswith("this fits\n")
 
 
+SLEEP = ("--set", "policy.server.sleep=true")
+
+
+def test_a_server_that_sleeps_may_take_what_only_the_update_needs(agentgym) -> None:
+    given = ("doctor", "--plan", *SEVEN_B, *HALF, "--set", "policy.lora.rank=16", *SLEEP)
+    code, out, _ = agentgym(*given)
+    assert code == 0
+    rows = re.findall(r"^(\S.*?) +([\d.]+) +(always|update|rollout) ", out, re.M)
+    learner, server = rows[:-3], rows[-3:]
+    assert server[0][0] == "weights"
+    held = {(name, when): float(size) for name, size, when in learner}
+    assert held["a server asleep", "update"] == 2
+    always = sum(size for (_, when), size in held.items() if when == "always")
+    update = sum(held.values())
+    assert float(re.search(r"at most ([\d.]+) of 80", out)[1]) == pytest.approx(update, abs=0.05)
+    assert "1 vLLM, in turns with the learner" in out
+    share = float(re.search(r"--gpu-memory-utilization ([\d.]+) gives", out)[1])
+    assert share == pytest.approx((80 - always) / 80, abs=0.011)
+    assert share > 1 - update / 80
+    assert agentgym(*given, "--share") == (code, out, "")
+
+
+def test_sleep_mends_a_server_that_has_no_room_beside_the_learner(agentgym) -> None:
+    run = ("doctor", "--plan", *SEVEN_B, *HALF, "--set", "policy.lora.rank=16", "--share")
+    run = (*run, "--gpu-memory", 72, "--context", 8192)
+    code, out, _ = agentgym(*run)
+    assert code == 1
+    assert re.search(r"mend: policy.server.sleep=true: [\d.]+ GiB, fits", out)
+    assert agentgym(*run, *SLEEP)[0] == 0
+
+
 def test_what_does_not_fit_is_told_with_what_takes_most_and_what_mends_it(agentgym) -> None:
     run = ("--env", "scienceworld", "--recipe", "paper", "--serving-gpus", 2)
     code, out, err = agentgym("doctor", "--plan", *run)
@@ -105,6 +136,8 @@ def test_a_recipe_of_ones_own_is_planned(agentgym, tmp_path: Path) -> None:
         (["--env", "alfworld", "--env", "search"], "a run has one recipe"),
         (["--set", "policy.lora.rnak=1"], "did you mean"),
         (["--share", "--serving-gpus", "2"], "--share puts vLLM on the GPUs that train"),
+        ([*SLEEP, "--serving-gpus", "2"], "for a server and a learner on one GPU"),
+        ([*SLEEP, "--gpus", "2"], "for a server and a learner on one GPU"),
         (["--model", "Qwen2.5-7B", "--context", "40000"], "reads 32,768 tokens"),
         (
             ["--model", "Qwen2.5-7B", "--serving-gpus", "3", "--tensor-parallel", "2"],

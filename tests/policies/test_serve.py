@@ -138,6 +138,19 @@ def test_a_server_that_is_always_killed_while_it_is_started_is_given_up(tmp_path
     assert len(said) == 3  # three starts
 
 
+def test_a_server_that_dies_in_its_sleep_is_started_again_when_it_shall_wake(vllm, tmp_path):
+    said: list[str] = []
+    with server_of(vllm, tmp_path, said) as server:
+        server.asleep = True
+        os.killpg(server.group, signal.SIGKILL)
+        within(5, lambda: not healthy(server.url))
+        time.sleep(0.5)  # in which somebody who looks would see it
+        assert not any("died" in line for line in said)
+        server.asleep = False
+        within(40, lambda: healthy(server.url))
+        assert server.restarts == 1
+
+
 def test_a_server_that_no_longer_answers_is_replaced(vllm, tmp_path, monkeypatch):
     monkeypatch.setattr(serve, "_HANGS_AFTER_S", 0.5)
     monkeypatch.setattr(serve, "_HEALTH_S", 0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from agentgym.trainers import served as module
 from agentgym.trainers.handover import HandOver, way_of, write_weights
 from agentgym.trainers.lora import LoraOptions, add_adapter
 from agentgym.trainers.served import Serving, named_servers, own_servers
+from agentgym.trainers.shared_gpu import SharedGpu
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
 
 SHAPE = Shape(hidden=32, layers=1, intermediate=48, context=128)
@@ -193,6 +195,87 @@ def test_a_server_that_is_started_to_take_weights_over_nccl_is_told_so(
         pass
     flag = ("--weight-transfer-config", '{"backend": "nccl"}')
     assert started == [("MODEL", (*flag, "--more"))]
+
+
+def test_a_server_that_is_started_to_sleep_is_told_so(trained, tmp_path, monkeypatch):
+    started = []
+
+    class StartedError(Exception):
+        pass
+
+    def start(served, options, *_):
+        started.append(options.arguments)
+        raise StartedError
+
+    monkeypatch.setattr(module, "ModelServers", start)
+    own = ServeOptions(arguments=("--gpu-memory-utilization", "0.40"))
+    asked = Serving(ServerOptions(sleep=True), own, "MODEL", "float32", None, 128, ())
+    with pytest.raises(StartedError), own_servers(trained, asked, tmp_path, print):
+        pass
+    assert started == [("--enable-sleep-mode", "--gpu-memory-utilization", "0.40")]
+
+
+# Whose turn it is --------------------------------------------------------------------------------
+
+
+class Sleepers:
+    """A server of the run, as what samples and as a process."""
+
+    def __init__(self):
+        self.told = []
+
+    def sleep(self):
+        self.told.append("sleep")
+
+    def be_asleep(self, asleep):
+        self.told.append(f"asleep is {asleep}")
+
+
+def test_the_process_counts_as_asleep_from_when_it_sleeps_until_it_shall_wake(monkeypatch):
+    both = Sleepers()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: both.told.append("free"))
+    gpu = SharedGpu(both, both)
+    gpu.to_learner()
+    # Until then it is started again where it is gone, as it can only sleep if it is there.
+    assert both.told == ["sleep", "asleep is True"]
+    gpu.to_servers()
+    assert both.told[2:] == ["free", "asleep is False"]
+
+
+def test_room_is_made_when_weights_are_written_and_before_servers_take_them(
+    server, trained, tmp_path, monkeypatch
+):
+    options = ServerOptions(urls=(server.url,), sleep=True)
+    servers = VLLMPolicy(options, trained.tokenizer)
+    seen = []
+
+    def free():
+        written = (tmp_path / "sync" / "v000001" / "config.json").exists()
+        seen.append((written, server.sleeping))
+
+    handing = HandOver(trained, servers, tmp_path / "sync", 1e-3, "disk", gpu=SharedGpu(servers))
+    with closing(servers):
+        handing(0)
+        handing.rest()
+        monkeypatch.setattr(torch.cuda, "empty_cache", free)
+        handing(1)
+        assert seen == [(True, {"weights", "kv_cache"})]
+        handing.rest()
+        handing(1)  # the same once more, and it is awake again
+        assert not server.sleeping
+        monkeypatch.undo()
+        handing.rest()
+        handing.close()
+    assert not server.sleeping
+
+
+def test_servers_on_gpus_of_their_own_do_not_rest(server, trained, hand_over_to):
+    handing = hand_over_to(server)
+    handing(0)
+    handing.rest()
+    assert not server.sleeping
+    handing(0)
+    assert loads(server) == ["v000000"]
 
 
 # An output matrix of its own ---------------------------------------------------------------------
