@@ -34,6 +34,7 @@ _STYLE = {
 _WIDE, _HIGH = 3.6, 2.6  # inches of one panel
 _COLUMNS = 3
 _FEW = 3  # names that a legend inside a panel may have
+_BANDS = 4  # lines of a panel whose bands can be told apart
 
 
 def plot(
@@ -73,17 +74,17 @@ def plot(
         across = min(_COLUMNS, len(panels))
         down = math.ceil(len(panels) / across)
         figure = figures.Figure((_WIDE * across, _HIGH * down), layout="constrained")
-        places = figure.subplots(down, across, squeeze=False).flat
+        places = list(figure.subplots(down, across, squeeze=False).flat)
         groups = by_seed(runs)
         for axes, (panel, names) in zip(places, panels, strict=False):
             if panel.heat:
                 has_it = (run for run in runs if any(series(run.steps, name) for name in names))
-                _heat(figure, axes, panel, names, next(has_it))
+                _heat(figure, axes, panel, names, next(has_it), named=len(runs) > 1)
             else:
                 _lines(axes, panel, names, groups, band, smooth)
-        for axes in list(places)[len(panels) :]:
+        for axes in places[len(panels) :]:
             axes.set_axis_off()
-        _name_groups(figure, groups, band)
+        _name_groups(figure, groups, band, smooth)
         return _written(figure, out, "png"), _written(figure, out, "svg")
 
 
@@ -131,10 +132,11 @@ def _lines(
             axes.plot(found.step, found.mean, ls=line, color=colour, lw=1.5, marker=mark, ms=3,
                       label=None if name in named else label(name))  # fmt: skip
             named.add(name)
-            axes.fill_between(found.step, found.low, found.high, color=colour, alpha=0.2, lw=0)
+            if len(names) * len(groups) <= _BANDS:
+                axes.fill_between(found.step, found.low, found.high, color=colour, alpha=0.2, lw=0)
     _frame(axes, panel)
     if len(names) > _FEW:  # below: no corner is free of so many lines
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
     elif len(names) > 1:
         axes.legend()
 
@@ -154,7 +156,10 @@ def _frame(axes: Any, panel: Panel) -> None:
         axes.set_ylim(bottom=panel.low)
 
 
-def _heat(figure: Any, axes: Any, panel: Panel, names: Sequence[str], run: Run) -> None:
+def _heat(
+    figure: Any, axes: Any, panel: Panel, names: Sequence[str], run: Run, *, named: bool
+) -> None:
+    """Draw a map of one run, which is named where there are others."""
     columns = sorted({step for name in names for step, _ in series(run.steps, name)})
     rows = [dict(series(run.steps, name)) for name in names]
     cells = [[row.get(step, math.nan) for step in columns] for row in rows]
@@ -163,16 +168,18 @@ def _heat(figure: Any, axes: Any, panel: Panel, names: Sequence[str], run: Run) 
     drawn = axes.pcolormesh(edges, turns, cells, cmap="viridis", rasterized=True)
     figure.colorbar(drawn, ax=axes, label=panel.unit)
     axes.grid(visible=False)
-    axes.set(title=panel.title, xlabel="step", ylabel="turn")
+    title = f"{panel.title}\n{run.title}" if named else panel.title
+    axes.set(title=title, xlabel="step", ylabel="turn")
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
 
 
-def _name_groups(figure: Any, groups: Mapping[str, Sequence[Run]], band: Band) -> None:
-    """Say above all panels what was run, and what the bands are."""
+def _name_groups(figure: Any, groups: Mapping[str, Sequence[Run]], band: Band, smooth: int) -> None:
+    """Say above all panels what was run, what the bands are, and over what was averaged."""
     many = max(map(len, groups.values()))
     bands = {"range": "lowest to highest seed", "sd": "one standard deviation of the seeds"}
     said = f"; band: {bands[band]}" if many > 1 and band in bands else ""
+    said += f"; mean of {smooth} steps" if smooth > 1 else ""
     if len(groups) == 1:
         seeds = f", {many} seeds" if many > 1 else ""
         figure.suptitle(f"{next(iter(groups))}{seeds}{said}")

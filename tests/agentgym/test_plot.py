@@ -1,5 +1,7 @@
 """Curves of runs: what stands in a panel, what the band of seeds is, and the pictures."""
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,32 @@ def test_pictures_are_made_of_several_seeds_and_are_the_same_twice(
         assert said in drawn
     again = plot(runs, tmp_path / "b" / "curves.png")
     assert [path.read_bytes() for path in again] == [png.read_bytes(), svg.read_bytes()]
+
+
+def test_a_picture_says_over_what_it_averages_and_whose_the_map_is(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    runs = [open_run(make_run(seed=seed)) for seed in (1, 2)]
+    drawn = plot(runs, tmp_path / "c", smooth=2)[1].read_text()
+    assert "lowest to highest seed; mean of 2 steps" in drawn
+    assert "epo on corridor/train, seed 1" in drawn
+    drawn = plot(runs[:1], tmp_path / "c")[1].read_text()
+    assert "mean of" not in drawn
+    assert "seed 1" not in drawn
+    # Five panels and the scale of the map have two axes each, the place of the sixth panel none.
+    assert len(re.findall(r'id="matplotlib\.axis_\d+"', drawn)) == 12
+
+
+def test_a_panel_of_many_lines_goes_without_bands(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(seed=seed) for seed in (0, 1)]
+    for folder in runs:
+        types = {f"episode/type_{n}/success_rate": 0.5 for n in range(5)}
+        with (folder / "metrics.jsonl").open("a") as stream:
+            stream.writelines(json.dumps({"step": step, **types}) + "\n" for step in (4, 5))
+    opened = [open_run(folder) for folder in runs]
+    for title, bands in (("Success by task type", 0), ("Reward", 1)):
+        drawn = plot(opened, tmp_path / "c", only=[title])[1].read_text()
+        assert len(re.findall('id="FillBetween', drawn)) == bands
 
 
 def test_only_the_panels_that_are_wanted_are_drawn(make_run: MakeRun, tmp_path: Path) -> None:
