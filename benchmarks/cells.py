@@ -26,9 +26,11 @@ from typing import Any
 from agentgym.config import Config, load, read_recipe
 from agentgym.curves import curve
 from agentgym.models import folder_digest
+from agentgym.plot import COLOURS
 from agentgym.policies.bundled import resolve_model
 from agentgym.run_files import open_run
 
+STAGES = ("time/step", "time/eval")
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom
 
 
@@ -84,6 +86,12 @@ class Cell:
         """Success on the held-out suite, of a cell that is done."""
         rate = json.loads(self.results.read_text())["summary"]["success"]
         return float(rate["won"] / rate["episodes"])
+
+    @property
+    def minutes(self) -> float:
+        """What the steps of its training and the evaluations between them took; 0 without any."""
+        steps = open_run(self.run).steps if self.run.exists() else ()
+        return sum(step.get(stage, 0.0) for step in steps for stage in STAGES) / 60
 
 
 @cache
@@ -213,5 +221,6 @@ def draw_curves(axes: Any, label: str, cells: Iterable[Cell], metric: str) -> No
     if not runs:
         return
     found = curve(runs, metric, band="range", smooth=5)
-    (line,) = axes.plot(found.step, found.mean, label=f"{label} ({len(runs)})")
-    axes.fill_between(found.step, found.low, found.high, alpha=0.15, color=line.get_color(), lw=0)
+    colour = COLOURS[len(axes.lines)]
+    axes.plot(found.step, found.mean, label=f"{label} ({len(runs)})", color=colour)
+    axes.fill_between(found.step, found.low, found.high, alpha=0.15, color=colour, lw=0)

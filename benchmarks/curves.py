@@ -6,7 +6,8 @@
 EPO on ALFWorld and ScienceWorld, EMPG on ALFWorld, SPEAR on WebShop, IGPO and AEPO on search. A
 cell is one arm in one environment with one seed (``cells.py``), and takes minutes. All arms of a
 comparison share the environment's laptop recipe and the base, GRPO; they differ in the method's own
-terms alone. Every arm's final checkpoint plays all tasks of a held-out suite once.
+terms alone. What both arms change of the recipe stands with them below (ScienceWorld: temperature
+1.5, four tasks a step). Every arm's final checkpoint plays all tasks of a held-out suite once.
 
 ``--write`` puts the tables of what is done into ``curves.md``, between the two comments that say
 so, and the picture into ``curves.png`` beside this file; it needs ``agentgym[benchmarks]``.
@@ -23,7 +24,8 @@ from statistics import fmean
 from cells import Cell, do_all, draw_curves, interval, missing, rises
 
 UNTRAINED, BASE = "no training", "GRPO"
-# Minutes on one core; ALFWorld's cells have the recipe's own steps, and are the main job's.
+# About ten minutes on a core of its own; ALFWorld's cells have the recipe's own steps, and are the
+# main job's, and the simulator takes its time for ScienceWorld's.
 STEPS = {"alfworld": 50, "scienceworld": 20, "webshop": 30, "search": 20}
 # With the group's deviation, SPEAR's reward of calls would be all the signal of groups that won, as
 # large as winning is in others; its authors train without, and so do both arms.
@@ -126,8 +128,9 @@ def write(comparisons: dict[str, Arms]) -> None:
 def table(env: str, arms: Arms) -> str:
     """Return the table of an environment."""
     rows = [row(name, arms) for name, cells in arms.items() if any(c.is_done for c in cells)]
-    head = ["arm", "seeds", "success of each", "mean", "rise", "95 % interval of the rise"]
-    lines = [f"| {' | '.join([*head, 'above GRPO', '95 % interval of that'])} |", "|---" * 8 + "|"]
+    head = ["arm", "seeds", "minutes", "success of each", "mean", "rise"]
+    head += ["95 % interval of the rise", "above GRPO", "95 % interval of that"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     found = ["\n".join([*lines, *rows])] if rows else []
     unfinished = missing([cell for cells in arms.values() for cell in cells])
     return "\n\n".join(part for part in (f"## {SUITES[env]}", *found, unfinished) if part)
@@ -140,7 +143,9 @@ def row(name: str, arms: Arms) -> str:
     each = ", ".join(f"{rate:.3f}" for rate in rates)
     above = [] if name == UNTRAINED else difference(cells, arms[UNTRAINED])
     beside = [] if name in (UNTRAINED, BASE) else difference(cells, arms[BASE])
-    columns = [name, str(len(rates)), each, f"{fmean(rates):.3f}", *(above or ["", ""])]
+    took = [] if name == UNTRAINED else [f"{cell.minutes:.0f}" for cell in cells if cell.is_done]
+    columns = [name, str(len(rates)), ", ".join(took), each, f"{fmean(rates):.3f}"]
+    columns += above or ["", ""]
     return f"| {' | '.join([*columns, *(beside or ['', ''])])} |"
 
 

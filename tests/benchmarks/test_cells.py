@@ -56,3 +56,14 @@ def test_a_trained_cell_is_of_the_model_that_its_training_began_with(
     monkeypatch.setattr(cells, "_agentgym", lambda *words: cell.run.mkdir())
     cells._train(cell)
     assert cell.is_done
+
+
+def test_a_cell_took_what_its_steps_and_the_evaluations_between_them_took(
+    cells, tmp_path: Path
+) -> None:
+    cell = measured(cells, tmp_path, [], "1" * 64)
+    assert cell.minutes == 0
+    cell.run.mkdir()
+    lines = [{"step": 1, "time/step": 60.0}, {"step": 2, "time/step": 90.0, "time/eval": 30.0}]
+    (cell.run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert cell.minutes == 3
