@@ -195,7 +195,7 @@ def run_training(
             remember_demonstrations(method, scripts, learner, sampling.temperature)
         sampler: Sampler = policy
         hand_over: Callable[[int], None] = policy.refresh
-        rest: Callable[[], None] = _never_rests
+        rest: Callable[[], None] | None = None
         if serving.server.urls and ranks.is_first:
             sampler, handing = stack.enter_context(named_servers(policy, serving, folder))
             hand_over, rest = handing, handing.rest
@@ -368,10 +368,6 @@ def _serving(config: Config) -> Serving:
         asked.sampling.max_context,
         (asked.sampling.temperature, config.eval.temperature),
     )
-
-
-def _never_rests() -> None:
-    """Do nothing: what samples in this process has nothing that an update lacks."""
 
 
 def _both(first: Callable[[T], object], second: Callable[[T], object]) -> Callable[[T], None]:

@@ -105,7 +105,7 @@ class Parts:
     decode: Decode | None = None  # for people who look at the tokens of a trajectory
     guard: Guard | None = None  # watches for a collapse
     stage: Callable[[str], None] = lambda _: None  # told what begins
-    rest: Callable[[], None] = lambda: None
+    rest: Callable[[], None] | None = None  # of a sampler that takes room which an update needs
     by_first: bool = False
 
 
@@ -197,8 +197,9 @@ def _steps(parts: Parts, plan: Plan, rollouts: Rollouts, done: int) -> None:
                 heard.update(found.reasons())
             _refuse_nothing(found, plan, step)
             batch = pack(found.groups, found.rewards)
-            with clock.stage("sync"):
-                parts.rest()
+            if parts.rest is not None:
+                with clock.stage("sync"):
+                    parts.rest()
             with clock.stage("score"):
                 batch = learner.prepare(batch, plan.sampling.temperature)
             batch = method.advantages(batch, step)
