@@ -6,14 +6,14 @@ intervals that do not overlap would need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
 
 from agentgym.episodes import Episode
 from agentgym.errors import UsageError
 from agentgym.results import EvalProtocol, Evaluation
+from agentgym.run_files import flat
 
 _SAME = (
     "env",
@@ -155,7 +155,7 @@ def _by_task(episodes: Sequence[Episode]) -> dict[str, list[Episode]]:
 
 def _notes(first: EvalProtocol, second: EvalProtocol) -> tuple[str, ...]:
     """Say what differs of what both have; a policy without a model has no prompt, for one."""
-    a, b = (_flat(asdict(protocol)) for protocol in (first, second))
+    a, b = (flat(asdict(protocol)) for protocol in (first, second))
     return tuple(
         f"{name} is {a[name]} in the first and {b[name]} in the second"
         for name in a
@@ -163,11 +163,3 @@ def _notes(first: EvalProtocol, second: EvalProtocol) -> tuple[str, ...]:
         and None not in (a[name], b.get(name))
         and a[name] != b[name]
     )
-
-
-def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        inner = value if isinstance(value, dict) else {}
-        flat |= {f"{name}.{key}": one for key, one in inner.items()} or {name: value}
-    return flat

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from agentgym.run_files import Run, metric_names, series
+from agentgym.run_files import Run, flat, metric_names, series
 
 Band = Literal["range", "sd", "none"]
 
@@ -139,7 +138,7 @@ def by_seed(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """
     groups: dict[str, list[Run]] = {}
     for number, run in enumerate(runs):
-        key = json.dumps(_flat(run.config), sort_keys=True) if run.config else f"alone {number}"
+        key = repr(sorted(_settings(run).items())) if run.config else f"alone {number}"
         groups.setdefault(key, []).append(run)
     members = list(groups.values())
     return dict(zip(_names(members), members, strict=True))
@@ -149,29 +148,23 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     """Return a name for each group: its method, and what else sets it apart from the others."""
     if len(groups) == 1:
         return [groups[0][0].title.partition(", seed")[0]]
-    flats = [_flat(group[0].config) for group in groups]
+    flats = [_settings(group[0]) for group in groups]
     keys = sorted({key for flat in flats for key in flat})
     apart = [key for key in keys if len({str(flat.get(key)) for flat in flats}) > 1]
     others = [key for key in apart if key != "method.name"][:3]
     names: list[str] = []
-    for group, flat in zip(groups, flats, strict=True):
-        method = str(flat.get("method.name", group[0].name if not flat else "grpo"))
-        same = [f for f in flats if f.get("method.name") == flat.get("method.name")]
-        said = ", ".join(f"{key} {flat[key]}" for key in others if key in flat)
+    for group, told in zip(groups, flats, strict=True):
+        method = str(told.get("method.name", group[0].name if not told else "grpo"))
+        same = [one for one in flats if one.get("method.name") == told.get("method.name")]
+        said = ", ".join(f"{key} {told[key]}" for key in others if key in told)
         name = f"{method}, {said}" if len(same) > 1 and said else method
         names.append(name if name not in names else f"{name} ({group[0].name})")
     return names
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a configuration's settings by their dotted names, without the seed."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif prefix + key != "seed":
-            flat[prefix + key] = value
-    return flat
+def _settings(run: Run) -> dict[str, Any]:
+    """Return what a run was told by dotted names, without the seed."""
+    return {name: value for name, value in flat(run.config).items() if name != "seed"}
 
 
 def _smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:

@@ -204,6 +204,15 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return found
+
+
 def unparsed(trajectory: Mapping[str, Any]) -> int:
     """Return how many turns did not follow the action format."""
     return sum(turn.get("parse_error") is not None for turn in trajectory["turns"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentgym.errors import UsageError
+from agentgym.run_files import flat
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
@@ -69,13 +70,10 @@ def _start(name: TrackerName, folder: Path) -> Any:
     return tracker
 
 
-def _settings(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by their dotted names, as every tracker takes them: texts and numbers."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _settings(value, f"{prefix}{key}.")
-        elif value is not None:
-            scalar = isinstance(value, bool | int | float | str)
-            flat[prefix + key] = value if scalar else str(value)
-    return flat
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in flat(config).items()
+        if value is not None
+    }

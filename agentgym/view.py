@@ -68,7 +68,7 @@ def page(told: Mapping[str, Any], *, served: bool) -> str:
 
 def embeddable(told: Mapping[str, Any]) -> str:
     """Return JSON that may stand inside a ``script`` element: nothing in it can end the element."""
-    return json.dumps(told, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return _json(told).replace("<", "\\u003c")
 
 
 class Exported(NamedTuple):
@@ -211,7 +211,8 @@ def _place(query: Mapping[str, str]) -> Place:
 
 
 def _json(told: Any) -> str:
-    return json.dumps(told, allow_nan=False, separators=(",", ":"))
+    """Return JSON; a date, which a configuration may have, is a text."""
+    return json.dumps(told, allow_nan=False, separators=(",", ":"), default=str)
 
 
 def _part(name: str) -> str:

@@ -19,6 +19,7 @@ from agentgym.errors import DataError
 from agentgym.run_files import (
     Run,
     Source,
+    flat,
     inadmissible,
     is_finite,
     lines_of,
@@ -192,8 +193,8 @@ def _run(run: Run, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "title": run.title,
-        "config": _flat(run.config),
-        "about": _flat(run.about),
+        "config": _finite(flat(run.config)),
+        "about": _finite(flat(run.about)),
         "problems": run.problems,
         "sources": [{"name": s.name, "kind": s.kind, "step": s.step} for s in run.sources],
         "metrics": {name: series(run.steps, name) for name in metric_names(run.steps)},
@@ -287,13 +288,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = _finite(value)
-    return flat

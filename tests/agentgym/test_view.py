@@ -110,6 +110,17 @@ def test_what_is_foreign_in_a_trajectory_is_left_out(
     assert (row["parent"], row["task"]) == (None, "task-00000")
 
 
+def test_a_configuration_is_told_by_dotted_names_dates_included(make_run: MakeRun) -> None:
+    folder = make_run()
+    with (folder / "config.toml").open("a") as stream:
+        stream.write("begun = 2026-11-21\nrate = nan\n[method.more]\nsizes = [1, 2]\n")
+    told = json.loads(embeddable(page_data([open_run(folder)])))["runs"][0]["config"]
+    assert told == {
+        "seed": 0, "steps": 3, "env.suite": "corridor/train", "method.name": "epo",
+        "method.begun": "2026-11-21", "method.rate": None, "method.more.sizes": [1, 2],
+    }  # fmt: skip
+
+
 def test_an_exported_page_carries_whole_trajectories_in_equal_shares(make_run: MakeRun) -> None:
     reader = Reader([open_run(make_run(trajectories=20))])
     carried = embedded(reader, 12)  # of 8 of the evaluation and 20 of training
