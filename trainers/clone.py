@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -135,37 +136,16 @@ def clone(
     checkpoint = run.sound_checkpoint(say)
     played, name = demonstrations(options)
     shown = _kept(played, options.recorded, run.path)
-    once = min(len(played.tasks), options.recorded or len(played.tasks))
-    start = (
-        checkpoint[1] / MODEL
-        if checkpoint
-        else options.model and Path(resolve_model(options.model))
-    )
-    if start:
-        parts = _existing(start, name)
-    else:
-        parts = _fresh(options, (shown[number] for number in range(once)), name)
-    script = Script(parts.prompt, parts.tokenizer)
-
-    def row(number: int) -> Row | None:
-        demonstration = shown[number]
-        if not demonstration.won:
-            return None
-        found = row_of(demonstration, script)
-        return found if len(found.ids) <= options.max_tokens else None
-
-    def write(folder: Path) -> None:
-        with as_data_errors():
-            save_model(folder / MODEL, *parts, dtype=torch.float32)
-            (folder / "trainer").mkdir()
-            torch.save(cloner.state(), folder / STATE)
-
-    if isinstance(shown, FromFile) and not any(row(number) for number in range(once)):
+    once = range(min(len(played.tasks), options.recorded or len(played.tasks)))
+    parts = _parts(options, checkpoint, (shown[number] for number in once), name)
+    row = _rows(shown, Script(parts.prompt, parts.tokenizer), options.max_tokens)
+    if isinstance(shown, FromFile) and not any(row(number) for number in once):
         raise UsageError(
             f"no demonstration of {options.demonstrations} has at most {options.max_tokens} tokens;"
             " raise max_tokens"
         )
     cloner = Cloner(parts.model, options.sft, options.optim, options.steps, row)
+    write = partial(_write, cloner, parts)
     if checkpoint:
         cloner.load_state(_read_state(checkpoint[1] / STATE))
     run.cut(cloner.step)
@@ -241,6 +221,43 @@ def _kept(
     if count is None or isinstance(played, FromFile):
         return played
     return Recorded(played, count, folder / DEMONSTRATIONS)
+
+
+def _rows(
+    shown: Demonstrations | FromFile | Recorded, script: Script, max_tokens: int
+) -> Callable[[int], Row | None]:
+    """Return what gives the row of a demonstration: None of one that was lost or is too long."""
+
+    def row(number: int) -> Row | None:
+        demonstration = shown[number]
+        if not demonstration.won:
+            return None
+        found = row_of(demonstration, script)
+        return found if len(found.ids) <= max_tokens else None
+
+    return row
+
+
+def _write(cloner: Cloner, parts: _Parts, folder: Path) -> None:
+    """Write a checkpoint."""
+    with as_data_errors():
+        save_model(folder / MODEL, *parts, dtype=torch.float32)
+        (folder / "trainer").mkdir()
+        torch.save(cloner.state(), folder / STATE)
+
+
+def _parts(
+    options: CloneOptions,
+    checkpoint: tuple[int, Path] | None,
+    shown: Iterable[Demonstration],
+    env: str,
+) -> _Parts:
+    """Return the model of a checkpoint, the one to begin with, or a fresh one for what is shown."""
+    if checkpoint:
+        return _existing(checkpoint[1] / MODEL, env)
+    if options.model:
+        return _existing(Path(resolve_model(options.model)), env)
+    return _fresh(options, shown, env)
 
 
 def _existing(folder: Path, env: str) -> _Parts:

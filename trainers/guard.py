@@ -81,6 +81,10 @@ class Detector:
     compared: bool = True
 
 
+Table = tuple[tuple[float, Detector], ...]
+"""Detectors, each after the setting that turns it on: 0 is off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """A collapse that was found."""
@@ -185,9 +189,15 @@ class Guard:
 
 def detectors(options: GuardOptions) -> list[Detector]:
     """Return the detectors that are on."""
-    o = options
+    return [
+        detector for on, detector in (*_against_usual(options), *_against_bounds(options)) if on
+    ]
+
+
+def _against_usual(o: GuardOptions) -> Table:
+    """Return what is compared with the first steps."""
     high = o.entropy_high or math.inf
-    table: tuple[tuple[float, Detector], ...] = (
+    return (
         (
             o.entropy_low + o.entropy_high,
             Detector(
@@ -233,6 +243,12 @@ def detectors(options: GuardOptions) -> list[Detector]:
                 lambda usual: (-math.inf, usual + o.repeated_rise),
             ),
         ),
+    )
+
+
+def _against_bounds(o: GuardOptions) -> Table:
+    """Return what has a bound of its own."""
+    return (
         (
             o.no_signal,
             Detector(
@@ -254,4 +270,3 @@ def detectors(options: GuardOptions) -> list[Detector]:
             ),
         ),
     )
-    return [detector for on, detector in table if on]
