@@ -94,7 +94,7 @@ def budgets(config: Config, model: Peek | None) -> list[Budget]:
     """
     if model is not None:
         check_context(config.policy.model, model, config.policy.sampling)
-    return [_budget(config, name, model) for name in config.envs]
+    return [budget_of(config, name, model) for name in config.envs]
 
 
 def foretell(config: Config, model: Peek | None) -> list[str]:
@@ -115,7 +115,13 @@ def foretell(config: Config, model: Peek | None) -> list[str]:
     return lines
 
 
-def _budget(config: Config, name: str, model: Peek | None) -> Budget:
+def budget_of(config: Config, name: str, model: Peek | None) -> Budget:
+    """Return the budget of one environment of a run.
+
+    Raises:
+        UsageError: The model was trained in another context, or its chat template does not fit.
+        DataError: Data of the environment is missing.
+    """
     policy, asked = config.policy, config.envs[name]
     saved = None if model is None else model.prompt
     prompt = prompt_of(policy.model, saved, name, policy.template, policy.context)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from agentgym.budget import Budget, budgets
+from agentgym.budget import Budget, budget_of
 from agentgym.config import Config
 from agentgym.doctor_finding import Finding, Level
-from agentgym.errors import AgentGymError, ServerError
+from agentgym.errors import AgentGymError, DataError, ServerError
+from agentgym.models import check_context
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.policies.vllm_replica import Replica, Way
@@ -37,14 +38,28 @@ def context_findings(config: Config) -> Iterator[Finding]:
     """Compare what episodes of a run may come to with the contexts that it allows."""
     peek = import_module("agentgym.policies.peek").peek
     try:
-        found = budgets(config, peek(resolve_model(config.policy.model)))
+        model = peek(resolve_model(config.policy.model))
+        check_context(config.policy.model, model, config.policy.sampling)
     except AgentGymError as error:
-        yield Finding("FAIL", "context", " ".join(str(error).split()), _TRAIN)
+        yield Finding("FAIL", "context", _line(error), _TRAIN)
         return
-    for budget in found:
-        fits = budget.whole <= budget.room
-        mend = None if fits else _more_room(budget)
-        yield Finding("ok" if fits else "note", "context", str(budget), mend)
+    for name, asked in config.envs.items():
+        try:
+            yield _fits(budget_of(config, name, model))
+        except DataError as error:
+            yield Finding("FAIL", asked.suite, _line(error), f"agentgym envs download {name}")
+        except AgentGymError as error:
+            yield Finding("FAIL", "context", _line(error), _TRAIN)
+
+
+def _fits(budget: Budget) -> Finding:
+    fits = budget.whole <= budget.room
+    mend = None if fits else _more_room(budget)
+    return Finding("ok" if fits else "note", "context", str(budget), mend)
+
+
+def _line(error: AgentGymError) -> str:
+    return " ".join(str(error).split())
 
 
 _TRAIN = "agentgym train --set KEY=VALUE … --dry-run"
@@ -144,7 +159,7 @@ async def _parity(replica: Replica, model: str, config: Config | None, serve: st
         (ours,) = await policy.score([row], [1])
         theirs = await replica.score(row, 1)
     except AgentGymError as error:
-        said = f"cannot be compared with {model}: {' '.join(str(error).split())}"
+        said = f"cannot be compared with {model}: {_line(error)}"
         return Finding("FAIL", about, said, serve)
     gaps = [abs(one - other) for one, other in zip(ours, theirs, strict=True)]
     return _judged(gaps, model, ServerOptions() if config is None else config.policy.server, serve)

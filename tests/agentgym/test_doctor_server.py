@@ -146,6 +146,17 @@ def test_a_context_that_the_model_does_not_read_stops_a_run() -> None:
     assert "max_context is 5000 tokens, the model alfworld-tiny reads 2048" in finding.said
 
 
+def test_a_suite_without_its_data_stops_a_run_and_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    config = load([a_run().model_dump(exclude_none=True), {"env": {"suite": "alfworld/train"}}])
+    (finding,) = context_findings(config)
+    assert (finding.level, finding.about) == ("FAIL", "alfworld/train")
+    assert "needs the published games" in finding.said
+    assert finding.mend == "agentgym envs download alfworld"
+
+
 # The command --------------------------------------------------------------------------------------
 
 
