@@ -160,6 +160,19 @@ def test_a_group_is_a_tree_and_stands_side_by_side(
     tab.get_by_text("off the format: no <action> tag").first.wait_for()
 
 
+def test_the_words_of_a_lost_branch_fit_into_the_tree(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    folder = make_run()
+    path = folder / "trajectories" / "step_000002.jsonl.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"true", b"false")))
+    goto(tab, serve(folder), "t/0/train%2F2/1")
+    words = tab.locator(".group .pick text", has_text="lost (terminated), 3 turns, branches off")
+    assert words.evaluate("t => { const b = t.getBBox(); return b.x + b.width }") <= (
+        tab.locator(".group svg").evaluate("s => s.width.baseVal.value")
+    )
+
+
 def test_two_runs_stand_side_by_side_on_the_same_task(
     tab: Any, serve: Show, make_run: MakeRun
 ) -> None:

@@ -134,9 +134,10 @@ function tree(group, chosen) {
   const lanes = lanesOf(group);
   const longest = Math.max(1, ...group.map((row) => row.turns));
   const left = 80;
-  const room = Math.max(90, Math.min(620, document.getElementById("main").clientWidth - left - 270));
+  const words = 24 + 7 * Math.max(...group.map((row) => ending(row).length)); // pixels, rather too many
+  const room = Math.max(90, Math.min(620, document.getElementById("main").clientWidth - left - words));
   const unit = Math.min(22, room / longest);
-  const width = left + longest * unit + 250;
+  const width = left + longest * unit + words;
   const picture = svg("svg", { width, height: lanes.length * LANE + 16, role: "list", "aria-label": "The group: one line an episode" });
   const place = new Map(lanes.map((row, i) => [episodeName(row), i]));
   lanes.forEach((row, i) => {
@@ -154,11 +155,15 @@ function tree(group, chosen) {
     const dot = svg("circle", { cx: end, cy: y, r: 4 });
     dot.style.fill = row.won ? "var(--good)" : "var(--back)";
     dot.style.stroke = row.won ? "var(--good)" : "var(--bad)";
-    lane.append(line, dot, svg("text", { x: end + 10, y: y + 4 }, `${row.won ? "✓ won" : `✗ lost (${row.stop})`}, ${row.turns} turns` +
-      (row.parent ? `, branches off at ${row.shared}` : "")));
+    lane.append(line, dot, svg("text", { x: end + 10, y: y + 4 }, ending(row)));
     picture.append(lane);
   });
   return el("div", { class: "group" }, picture);
+}
+
+function ending(row) {
+  const result = row.won ? "✓ won" : `✗ lost (${row.stop})`;
+  return `${result}, ${row.turns} turns${row.parent ? `, branches off at ${row.shared}` : ""}`;
 }
 
 // Each episode stands below the one that it branched off from.
