@@ -124,6 +124,8 @@ NOT_RUN = {  # lines that begin so are only held to the options that there are
     "agentgym eval --suite webshop/small-test": DATA,
     "agentgym eval --suite alfworld/gen-unseen -n 6 --policy expert --option engine=textworld":
         "needs TextWorld; `make test-reference` plays it",
+    "agentgym train --env alfworld --recipe spear-1.5b --serve --sleep":
+        "needs a GPU; test_train_sleep.py trains with a program in the server's place",
     "agentgym --install-completion": "asks which shell it is in; test_completion.py tells it",
 }  # fmt: skip
 
