@@ -80,11 +80,11 @@ test-ray: .venv/.ray # environments on a local cluster of Ray; about 6 minutes o
 	$(BIN)/python -m pytest -m ray tests/agentgym/test_workers.py tests/agentgym/test_ray.py
 
 test-scale: .venv/.made # every method on 2, 3 and 4 processes as on one; writes benchmarks/scale.md
-	$(BIN)/python -m pytest -m scale tests/trainers/test_distributed.py tests/agentgym/test_train_scale.py
+	$(BIN)/python -m pytest -m scale tests/trainers/test_distributed.py tests/trainers/test_rendezvous.py tests/agentgym/test_train_scale.py
 	$(BIN)/python benchmarks/scale.py --write
 
-test-learning: .venv/.made # every method learns the corridor from three seeds; the suite takes one
-	AGENTGYM_LEARNING_SEEDS=3 $(BIN)/python -m pytest -s tests/learning/test_learning.py
+test-learning: .venv/.made # every method learns the corridor from three seeds; writes benchmarks/learning.md
+	AGENTGYM_LEARNING_SEEDS=3 AGENTGYM_LEARNING_WRITE=$(CURDIR)/benchmarks/learning.md $(BIN)/python -m pytest -s tests/learning/test_learning.py
 
 # Each wants versions of its own, also of what the other one needs.
 .venv-openenv/.made .venv-verifiers/.made: pyproject.toml agentgym/__init__.py

@@ -20,7 +20,7 @@ class Launch:
 
     rank: int  # from 0
     size: int
-    local_rank: int  # among those of this host
+    local_rank: int | None  # among those of this host, where it is said
     address: str  # where rank 0 is found
     port: int
     agent: bool  # whether the launcher itself is found there, and not rank 0
@@ -55,7 +55,7 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launch:
     return Launch(
         rank,
         size,
-        _number(environ, "LOCAL_RANK", 0),
+        _number(environ, "LOCAL_RANK") if "LOCAL_RANK" in environ else None,
         address,
         _number(environ, "MASTER_PORT"),
         agent=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",

@@ -51,8 +51,10 @@ from agentgym.trainers.registry import build_chain
 from agentgym.trainers.rendezvous import joined
 from agentgym.trainers.run_folder import BystanderFolder, RunFolder, alone
 from agentgym.trainers.served import Serving, named_servers, own_servers
+from agentgym.trainers.sharding import ParallelOptions
 from agentgym.trajectory_line import trajectory_line
 from agentgym.types import Policy, Trajectory
+from agentgym.waits import longest_wait
 from agentgym.watchdog import watching
 
 T = TypeVar("T")
@@ -177,7 +179,7 @@ def run_training(
     """
     serving = _serving(config)
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined(launched(), config.parallel, _alike(config)))
+        ranks = stack.enter_context(joined(launched(), _parallel(config), _alike(config)))
         reporter = reporter if ranks.is_first else SILENT
         folder, checkpoint = ranks.by_first(
             partial(_enter, folder, stack, serving, reporter.say, resume=resume)
@@ -260,6 +262,14 @@ def _enter(
         return folder, None
     stack.enter_context(alone(RunFolder.open(folder).path))
     return folder, RunFolder(folder).sound_checkpoint(say)
+
+
+def _parallel(config: Config) -> ParallelOptions:
+    """Return how processes train together, with the time that they wait for each other."""
+    asked = config.parallel
+    if asked.timeout is not None:
+        return asked
+    return asked.model_copy(update={"timeout": longest_wait(config)})
 
 
 def _alike(config: Config) -> dict[str, str]:

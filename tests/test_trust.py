@@ -90,9 +90,13 @@ def test_the_scan_sees_what_it_is_for() -> None:
 
 
 UNSAFE = ("eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "yaml.load",
-          "marshal.loads", "shelve.open", "compile", "dill.loads", "cloudpickle.loads")  # fmt: skip
+          "marshal.loads", "shelve.open", "compile", "dill.loads", "cloudpickle.loads",
+          "dist.all_gather_object", "dist.broadcast_object_list", "dist.gather_object",
+          "dist.scatter_object_list", "dist.recv_object_list")  # fmt: skip
 ALLOWED = {
     ("agentgym/hosted_envs.py", "pickle.loads"): "what a process of our own sent",
+    ("trainers/ranks.py", "dist.all_gather_object"): "what processes of the same run sent",
+    ("trainers/ranks.py", "dist.broadcast_object_list"): "what the first process of the run sent",
     ("envs/check.py", "pickle.loads"): "what it pickled itself a line before",
 }
 
@@ -120,6 +124,7 @@ def test_nothing_that_was_read_is_run() -> None:
     "code",
     ["eval(x)", "torch.load(p)", "torch.load(p, weights_only=False)", "pickle.loads(b)",
      "subprocess.run(c, shell=True)", "np.load(p, allow_pickle=True)", "os.system(c)",
+     "dist.all_gather_object(a, b)",
      "A.from_pretrained(x, trust_remote_code=True)"],
 )  # fmt: skip
 def test_the_scan_sees_what_would_run(code: str) -> None:

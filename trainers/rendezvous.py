@@ -8,10 +8,13 @@ it writes why it ended, so that those who only see a lost connection can say who
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Thread
 from types import TracebackType
 
 import torch
@@ -21,11 +24,13 @@ from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: i
 from agentgym.errors import LostRankError, UsageError
 from agentgym.launch import Launch
 from agentgym.trainers.ranks import ALONE, CPU, Ranks
-from agentgym.trainers.sharding import ParallelOptions
+from agentgym.trainers.sharding import LEAST_WAIT_S, ParallelOptions
 
 PATIENCE_S = 10.0
 """How long a process that lost another waits for what the others say about it."""
 
+_MOMENT_S = 2.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LOST = "lost another"
 _SIGNS = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Timed out")
 """What torch says where another process is gone; of gloo it has no type of its own."""
@@ -35,7 +40,7 @@ def device_of(launch: Launch) -> torch.device:
     """Return where a process computes: on a GPU of its own, or on the CPU."""
     if launch.cpu or not torch.cuda.is_available():
         return CPU
-    return torch.device("cuda", launch.local_rank)
+    return torch.device("cuda", launch.local_rank or 0)
 
 
 @contextmanager
@@ -48,7 +53,8 @@ def joined(launch: Launch, options: ParallelOptions, about: Mapping[str, str]) -
         about: What must be the same on all, by name, as the version of a library.
 
     Raises:
-        UsageError: The processes are not alike, or there are more of them on a host than GPUs.
+        UsageError: The processes are not alike, there are more of them on a host than GPUs, or
+            which GPU is whose is not said.
         LostRankError: Not all were there in time, or one was lost inside of the block.
     """
     if launch.size == 1 and options.weights == "whole":
@@ -57,13 +63,14 @@ def joined(launch: Launch, options: ParallelOptions, about: Mapping[str, str]) -
     device = device_of(launch)
     if device.type == "cuda":
         _take_gpu(device, launch)
+    _stay_on_this_host(launch)
     store = _meet(launch, options.join_timeout, about)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=PrefixStore("group", store),
         rank=launch.rank,
         world_size=launch.size,
-        timeout=timedelta(seconds=options.timeout),
+        timeout=timedelta(seconds=options.timeout or LEAST_WAIT_S),
     )
     with _Farewell(store, launch):
         yield Ranks(launch.rank, launch.size, device)
@@ -71,6 +78,12 @@ def joined(launch: Launch, options: ParallelOptions, about: Mapping[str, str]) -
 
 
 def _take_gpu(device: torch.device, launch: Launch) -> None:
+    if launch.local_rank is None:
+        raise UsageError(
+            f"LOCAL_RANK is not set on rank {launch.rank} of {launch.size}, and it says which GPU"
+            " of its host a process has; start the processes with `torchrun` or"
+            " `accelerate launch`, or set it"
+        )
     count = torch.cuda.device_count()
     if launch.local_rank >= count:
         raise UsageError(
@@ -78,6 +91,12 @@ def _take_gpu(device: torch.device, launch: Launch) -> None:
             f" the host has {count} GPUs; start one process a GPU"
         )
     torch.cuda.set_device(device)
+
+
+def _stay_on_this_host(launch: Launch) -> None:
+    """Let gloo listen on the loopback device where all processes are on this host."""
+    if launch.address in _LOOPBACK and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
 # Meeting ------------------------------------------------------------------------------------------
@@ -174,26 +193,39 @@ class _Farewell:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None or self._launch.size == 1:
+        if error is None:
+            return
+        if self._launch.size == 1:
+            _disconnect()
             return
         lost = _is_loss(error)
         try:
             self._store.set(_key("end", self._launch.rank), _LOST if lost else _told(error))
-            others = [rank for rank in range(self._launch.size) if rank != self._launch.rank]
-            missing: list[int] = []
-            if lost or _has_store(self._launch):  # which ends with this process
-                missing = _missing(self._store, "end", others, time.monotonic() + PATIENCE_S)
-            if lost:
-                raise LostRankError(self._why(others, missing)) from error
+            _disconnect()
+            why = self._why() if lost else None
+            self._store.set(_key("left", self._launch.rank), "")
+            if _has_store(self._launch):  # which ends with this process, and others still read it
+                silent = self._silent("end", self._others)
+                self._silent("left", [rank for rank in self._others if rank not in silent])
+            if why is not None:
+                raise LostRankError(why) from error
         except (dist.DistError, RuntimeError) as gone:
             raise LostRankError(
                 f"rank {self._launch.rank}: {self._launch.address}:{self._launch.port}, where the"
                 " processes met, is gone, and rank 0 or the launcher with it; go on with --resume"
             ) from gone
 
-    def _why(self, others: list[int], missing: list[int]) -> str:
+    @property
+    def _others(self) -> list[int]:
+        return [rank for rank in range(self._launch.size) if rank != self._launch.rank]
+
+    def _silent(self, what: str, ranks: list[int]) -> list[int]:
+        return _missing(self._store, what, ranks, time.monotonic() + PATIENCE_S)
+
+    def _why(self) -> str:
         me = f"rank {self._launch.rank} lost another process: "
-        for rank in others:
+        missing = self._silent("end", self._others)
+        for rank in self._others:
             if rank not in missing:
                 said = self._store.get(_key("end", rank)).decode()
                 if said != _LOST:
@@ -201,6 +233,22 @@ class _Farewell:
         if missing:
             return f"{me}{_named(missing)} is gone without a word; go on with --resume"
         return f"{me}all are there, and the network between them is not, or parallel.timeout passed"
+
+
+def _disconnect() -> None:
+    """End the connections to the others, so that those who wait in one notice now.
+
+    Not for longer than a moment: what the GPUs' connections wait for may never come.
+    """
+
+    def end() -> None:
+        with suppress(RuntimeError, ValueError, AssertionError):  # torch's, of a group half gone
+            dist.destroy_process_group()
+
+    if dist.is_initialized():
+        ending = Thread(target=end, daemon=True)
+        ending.start()
+        ending.join(_MOMENT_S)
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -29,6 +29,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from agentgym.policies.precision import Compute
 from agentgym.trainers.ranks import Ranks
 
+LEAST_WAIT_S = 3600.0
+"""Seconds that a process waits for the others where nothing else is said."""
+
 
 class ParallelOptions(BaseModel):
     """How several processes train one model.
@@ -43,7 +46,8 @@ class ParallelOptions(BaseModel):
             ``last`` one of an optimiser step, which communicates less and holds the whole gradient
             until then.
         timeout: Seconds that a process waits for the others at most. One process may play, measure
-            or save while they wait, so that it must be longer than any of that takes.
+            or save while they wait, so that it must be longer than any of that takes; None takes
+            what the run's own time-outs come to, and an hour at least.
         join_timeout: Seconds until all processes must be there at the start.
     """
 
@@ -52,7 +56,7 @@ class ParallelOptions(BaseModel):
     weights: Literal["whole", "sharded"] = "whole"
     offload: bool = False
     reduce: Literal["each", "last"] = "last"
-    timeout: float = Field(default=3600.0, gt=0)
+    timeout: float | None = Field(default=None, gt=0)
     join_timeout: float = Field(default=300.0, gt=0)
 
     @model_validator(mode="after")

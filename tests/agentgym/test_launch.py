@@ -23,6 +23,11 @@ def test_a_process_of_torchrun_knows_its_place() -> None:
     assert not found.is_first
 
 
+def test_a_process_that_is_not_told_its_place_on_its_host_does_not_guess_it() -> None:
+    told = {name: value for name, value in TORCHRUN.items() if name != "LOCAL_RANK"}
+    assert launched(told).local_rank is None
+
+
 def test_a_process_without_a_launcher_is_alone_and_the_first() -> None:
     found = launched({})
     assert (found.rank, found.size) == (0, 1)

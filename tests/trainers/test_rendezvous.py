@@ -1,11 +1,18 @@
-"""Processes meet, are compared, and say who was lost: in threads, at a real store."""
+"""Processes meet, are compared, and say who was lost: in threads, at a real store.
 
+That connections break where a process fails needs processes of their own.
+"""
+
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from torch.distributed import HashStore
 
 from agentgym.errors import LostRankError, UsageError
@@ -112,3 +119,65 @@ def test_a_process_that_failed_is_named_with_its_reason() -> None:
 
 def test_a_network_that_fails_between_living_processes_is_told_apart() -> None:
     assert all("all are there, and the network" in text for text in ends(LOSS, LOSS, LOSS))
+
+
+FAILS = """
+import sys
+from agentgym.launch import launched
+from agentgym.trainers.rendezvous import joined
+from agentgym.trainers.sharding import ParallelOptions
+
+launch = launched()
+try:
+    with joined(launch, ParallelOptions(timeout=100, join_timeout=100), {}) as ranks:
+        ranks.any(True)
+        if launch.rank == int(sys.argv[1]):
+            raise ValueError("no room")
+        ranks.any(True)
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("failing", [0, 1])
+def test_others_hear_at_once_why_a_process_failed_also_the_one_that_has_the_store(
+    launch, failing
+) -> None:
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch(0).port), "WORLD_SIZE": "2"}
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILS, str(failing)],
+            env={**os.environ, **place, "RANK": str(rank), "ACCELERATE_USE_CPU": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=200)[0].strip() for process in begun]
+    other = 1 - failing
+    assert said[failing] == "no room"
+    assert said[other] == (
+        f"rank {other} lost another process: rank {failing} ended: ValueError: no room"
+    )
+
+
+def test_a_process_of_many_that_is_not_told_which_gpu_is_its_own_is_refused() -> None:
+    told = Launch(1, 2, None, "node0", 1, agent=False, attempt="0", cpu=False)
+    with pytest.raises(UsageError, match="LOCAL_RANK is not set on rank 1 of 2"):
+        rendezvous._take_gpu(torch.device("cuda", 0), told)
+
+
+@pytest.mark.parametrize(("address", "device"), [("127.0.0.1", "lo"), ("node0", None)])
+def test_processes_of_one_host_talk_over_its_loopback_device(address, device, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    rendezvous._stay_on_this_host(Launch(0, 2, 0, address, 1, True, "0", True))
+    found = os.environ.pop("GLOO_SOCKET_IFNAME", None)
+    assert found == device
+
+
+def test_a_device_that_was_named_stays_named(monkeypatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    rendezvous._stay_on_this_host(Launch(0, 2, 0, "127.0.0.1", 1, True, "0", True))
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
