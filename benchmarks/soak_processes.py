@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
+from live_heap import live_heap_mb
 from processes import (
     command,
     cpu_seconds,
@@ -88,6 +89,7 @@ class Health:
     own: Held  # this process
     spared: dict[str, Held]  # by environment, the worker that was never killed
     spared_java: Held
+    spared_java_live_mb: float  # of its heap, after a collection
     workers: int
     javas: int
     orphans: int  # Java processes that serve nobody
@@ -107,10 +109,12 @@ def look(spared: dict[str, int]) -> Health:
 
     left = _patiently(orphans)
     safe = set(spared.values())
+    spared_javas = [pid for pid in javas() if parent(pid) in safe]
     return Health(
         own=Held.by([me]),
         spared={name: Held.by([pid]) for name, pid in spared.items()},
-        spared_java=Held.by([pid for pid in javas() if parent(pid) in safe]),
+        spared_java=Held.by(spared_javas),
+        spared_java_live_mb=round(sum(map(live_heap_mb, spared_javas)), 2),
         workers=len(serving) - 1,
         javas=len(javas()),
         orphans=len(left),

@@ -15,6 +15,12 @@ Line = dict[str, Any]
 GROWTH = {"memory_mb": (1.10, 20.0), "handles": (1.0, 2.0), "threads": (1.0, 2.0)}
 """What the last quarter may hold of what the second held: a factor, and so much more."""
 
+LIVE_GROWTH_MB = 8.0
+"""What more of the spared Java's heap may be alive, which only episodes that go on account for.
+
+Its memory above may move by more: a heap grows into garbage that nobody has collected yet.
+"""
+
 
 def report(
     options: Line, rounds: Sequence[Line], left_over: Sequence[str]
@@ -95,6 +101,9 @@ def _processes(rounds: Sequence[Line], left_over: Sequence[str]) -> Iterator[str
             early, late = _quarters(_series(rounds)[who], what)
             cells.append(f"{early:.1f} → {late:.1f}")
         yield f"| {who} | {' | '.join(cells)} |"
+    yield ""
+    early, late = _live_heap(rounds)
+    yield f"Of the heap of that Java {early:.1f} → {late:.1f} MB outlive a collection."
 
 
 _NAMES = {"workers": "workers", "javas": "Java processes", "orphans": "of them, serving nobody"}
@@ -116,6 +125,10 @@ def _quarters(held: Sequence[Line], what: str) -> tuple[float, float]:
     return fmean(values[size : 2 * size] or values[:1]), fmean(values[-size:])
 
 
+def _live_heap(rounds: Sequence[Line]) -> tuple[float, float]:
+    return _quarters([one["health"] for one in rounds], "spared_java_live_mb")
+
+
 def _failures(rounds: Sequence[Line], left_over: Sequence[str]) -> Iterator[str]:
     lost = _sum(rounds, "asked") - _sum(rounds, "played")
     if lost:
@@ -134,3 +147,6 @@ def _failures(rounds: Sequence[Line], left_over: Sequence[str]) -> Iterator[str]
             early, late = _quarters(held, what)
             if late > early * factor + more:
                 yield f"{who}: {what} went from {early:.1f} to {late:.1f}"
+    early, late = _live_heap(rounds)
+    if late > early + LIVE_GROWTH_MB:
+        yield f"its Java: the live heap went from {early:.1f} to {late:.1f} MB"

@@ -1,27 +1,16 @@
 """Cells of a benchmark count as done for the model that began them, and for no other."""
 
-import importlib.util
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-CODE = Path(__file__).parents[2] / "benchmarks" / "cells.py"
-
 
 @pytest.fixture
-def cells(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("benchmark_cells", CODE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "benchmark_cells", module)  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+def cells(load: Callable[[str], ModuleType]) -> ModuleType:
+    return load("cells")
 
 
 def measured(cells: ModuleType, folder: Path, arm: Sequence[str] | None, weights: str):
