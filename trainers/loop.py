@@ -174,24 +174,14 @@ def train(parts: Parts, plan: Plan, done: int = 0) -> None:
 def _steps(parts: Parts, plan: Plan, rollouts: Rollouts, done: int) -> None:
     """Take the steps from after ``done`` on."""
     learner, method, run = parts.learner, parts.method, parts.run
-    names, decks = zip(*((world.name, world.deck) for world in parts.worlds), strict=True)
+    names = [world.name for world in parts.worlds]
     heard: set[str] = set()
     for step in range(done + 1, plan.steps + 1):
         clock = Clock(parts.stage)
         with clock.stage("step"):
             with clock.stage("sync"):
                 parts.hand_over(step - 1)
-            with clock.stage("rollout"):
-                tasks = draw_tasks(decks, plan.rollout.tasks_per_step, plan.seed, step)
-                spare = spare_tasks(decks, tasks, plan.seed, step)
-                play = shared(
-                    rollouts.of(step), learner.ranks, parts.worlds, by_first=parts.by_first
-                )
-                play = _scoring(play, parts, clock, f"{plan.seed}:{step}")
-                found = collect(play, method, tasks, spare, step)
-                method.gather(learner.ranks, step)
-            clock.divide_rollout(rollouts.took(step), ahead=rollouts.ahead)
-            rollouts.go_on(step)
+            found = _play(parts, plan, rollouts, step, clock)
             if not heard.issuperset(found.reasons()):
                 parts.say(f"step {step}: {found.what_broke(heard)}")
                 heard.update(found.reasons())
@@ -239,6 +229,21 @@ def _steps(parts: Parts, plan: Plan, rollouts: Rollouts, done: int) -> None:
             raise CollapseError(f"{verdict.alarms[0]}; the guard ended the run, which is saved")
         if stop and not last:
             raise KeyboardInterrupt
+
+
+def _play(parts: Parts, plan: Plan, rollouts: Rollouts, step: int, clock: Clock) -> Collected:
+    """Return the groups of a step; later ones may be played while it is learnt from."""
+    method, ranks, decks = parts.method, parts.learner.ranks, [w.deck for w in parts.worlds]
+    with clock.stage("rollout"):
+        tasks = draw_tasks(decks, plan.rollout.tasks_per_step, plan.seed, step)
+        spare = spare_tasks(decks, tasks, plan.seed, step)
+        play = shared(rollouts.of(step), ranks, parts.worlds, by_first=parts.by_first)
+        play = _scoring(play, parts, clock, f"{plan.seed}:{step}")
+        found = collect(play, method, tasks, spare, step)
+        method.gather(ranks, step)
+    clock.divide_rollout(rollouts.took(step), ahead=rollouts.ahead)
+    rollouts.go_on(step)
+    return found
 
 
 def _rollouts(parts: Parts, plan: Plan) -> Rollouts:
