@@ -215,6 +215,79 @@ def test_what_is_compared_at_first_has_a_task_in_common(
     tab.get_by_text("A training step draws tasks of its own").wait_for()
 
 
+def test_each_sample_of_a_task_can_be_compared(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    folder = make_run()  # groups of four: episodes 0 and 2.1 are won
+    played = gzip.decompress((folder / "trajectories" / "step_000002.jsonl.gz").read_bytes())
+    lines = [json.loads(line) for line in played.splitlines()]
+    better = [line | {"won": True} if line["member"] == 1 else line for line in lines]
+    told = "".join(json.dumps(line) + "\n" for line in better)
+    (folder / "trajectories" / "step_000003.jsonl").write_text(told)
+    goto(tab, serve(folder), "compare")
+    for side, step in (("left", 2), ("right", 3)):
+        tab.get_by_label(side).select_option(f"0 train/{step}")
+    tasks = tab.get_by_label("task", exact=True)
+    assert tasks.locator("option").all_inner_texts() == [f"2/4 → 3/4 task-0000{n}" for n in (0, 1)]
+    sample = tab.get_by_label("sample")
+    assert sample.locator("option").all_inner_texts() == ["0", "1", "2.1", "3"]
+    sample.select_option("1")
+    tab.locator(".column h3", has_text="✗ lost (turns) · 3 turns").wait_for()
+    heads = tab.locator(".column h3").all_inner_texts()
+    assert [head.partition(" ✓ ")[2] for head in heads] == ["", "won · 3 turns"]
+    tab.get_by_label("tasks", exact=True).select_option("dropped")
+    tab.get_by_text("No task is in both like that.").wait_for()
+
+
+def test_a_page_that_was_left_does_not_come_back(tab: Any, serve: Show, make_run: MakeRun) -> None:
+    url = serve(make_run())
+    slow: list[Any] = []
+    tab.route("**/trajectory?*line=1", lambda route: slow.append(route))
+    tab.goto(f"{url}#t/0/train%2F2/1")
+    tab.get_by_text("reading …").wait_for()
+    while not slow:
+        tab.wait_for_timeout(10)
+    goto(tab, url, "t/0/train%2F2/2")
+    with tab.expect_response("**/trajectory?*line=1"):
+        slow[0].continue_()
+    tab.wait_for_timeout(50)
+    assert "episode 1" in tab.locator(".facts").inner_text()
+
+
+def test_a_page_that_is_opened_by_its_address_can_be_leafed_through(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    goto(tab, serve(make_run()), "t/0/train%2F2/2")
+    tab.get_by_text("← previous").wait_for()
+    tab.get_by_text("next →").click()
+    tab.wait_for_url("**#t/0/train%2F2/3")
+
+
+def test_evaluations_of_several_suites_are_named_by_them(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    folder = make_run()
+    first = folder / "eval" / "step_000000"
+    for suite in ("alfworld/gen-unseen", "webshop/test"):
+        (first / suite).mkdir(parents=True)
+        shutil.copy(first / "trajectories.jsonl.gz", first / suite)
+    (first / "trajectories.jsonl.gz").unlink()
+    goto(tab, serve(folder), "compare")
+    assert tab.get_by_label("left").locator("option").all_inner_texts() == [
+        "evaluation step 0, alfworld/gen-unseen", "evaluation step 0, webshop/test",
+        "training step 2",
+    ]  # fmt: skip
+
+
+def test_the_ends_of_a_narrow_scale_are_told_apart(
+    tab: Any, serve: Show, make_run: MakeRun
+) -> None:
+    folder = make_run()
+    turns = {"actor/entropy_turn_0": 5.70012, "actor/entropy_turn_1": 5.70034}
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **turns}) + "\n")
+    goto(tab, serve(folder), "curves")
+    scale = tab.locator(".chart", has_text="Entropy by turn").locator(".scale")
+    assert scale.inner_text().split() == ["5.70012", "5.70034"]
+
+
 def test_a_task_is_told_by_its_end_and_its_goal(tab: Any, serve: Show, make_run: MakeRun) -> None:
     goto(tab, serve(make_run()), "trajectories")
     cell = tab.locator(".row.item .tail").first

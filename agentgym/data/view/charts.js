@@ -166,7 +166,8 @@ function heatPanel(panel, run) {
     reading.textContent = `step ${steps[i]}, turn ${turn}: ${number(at.get(`${turn} ${i}`))}`;
   });
   canvas.addEventListener("pointerleave", () => { reading.textContent = ""; });
-  const key = el("div", { class: "scale" }, number(low), el("div", { class: "ramp", "--back": "none" }), number(high));
+  const digits = number(low) === number(high) ? 6 : 3;
+  const key = el("div", { class: "scale" }, number(low, digits), el("div", { class: "ramp", "--back": "none" }), number(high, digits));
   key.querySelector(".ramp").style.background =
     `linear-gradient(90deg, ${VIRIDIS.map((c) => `rgb(${c.join()})`).join()})`;
   return frame(panel, data.runs.length > 1 ? el("div", { class: "legend" }, run.name) : null, key,

@@ -95,8 +95,13 @@ function trajectory(row) {
   return asked.get(key);
 }
 
+// An evaluation by itself has no step; one of several after a step names its suite.
 function sourceName(name) {
-  const [kind, step] = name.split("/");
+  const [kind, step, ...suite] = name.split("/");
   const what = kind === "eval" ? "evaluation" : "training";
-  return step === undefined ? what : `${what} step ${step}`; // an evaluation by itself has none
+  return what + (step === undefined ? "" : ` step ${step}`) + (suite.length ? `, ${suite.join("/")}` : "");
+}
+
+function result(row) {
+  return row.won ? "✓ won" : `✗ lost (${row.stop})`;
 }

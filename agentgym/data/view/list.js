@@ -13,10 +13,8 @@ const order = { by: null, down: false };
 let matches = []; // the rows of the list as it was last shown, which a trajectory leafs through
 
 async function viewList(main) {
-  const asked = location.hash;
   show(main, el("p", { class: "quiet" }, "reading trajectories …"));
   const { rows, problems, leftOut } = await allRows();
-  if (location.hash !== asked) return;
   noteOnce(problems);
   const head = el("div", { class: "row head", role: "row" });
   const body = el("div", { role: "rowgroup" });

@@ -27,17 +27,19 @@ function first() {
 
 async function route() {
   const main = document.getElementById("main");
+  const page = el("div"); // what is read for a page that was left is painted where nobody sees it
+  show(main, page);
   const [view, ...rest] = here();
   const name = VIEWS[view] ? view : first();
   const tab = name === "t" ? "trajectories" : name;
   show(document.getElementById("tabs"), TABS.map(([to, title]) =>
     el("a", { href: "#" + to, "aria-current": to === tab ? "page" : null }, title)));
   try {
-    await VIEWS[name](main, rest);
+    await VIEWS[name](page, rest);
   } catch (error) {
-    show(main, el("p", { class: "bad" }, "This could not be shown: " + error.message));
+    show(page, el("p", { class: "bad" }, "This could not be shown: " + error.message));
   }
-  main.dataset.shown = location.hash || "#";
+  if (page.isConnected) main.dataset.shown = location.hash || "#";
 }
 
 document.getElementById("title").textContent = data.runs.map((run) => run.title).join(" · ");

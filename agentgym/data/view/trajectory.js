@@ -20,15 +20,16 @@ async function viewTrajectory(main, [run, source, line]) {
       el("div", { class: "columns" + (shown.length > 1 ? "" : " one") },
         told.map((one, i) => conversation(one, shown[i], limits, shown.length > 1))));
   }
-  show(main, leaf(row), facts(told[shown.indexOf(row)], row), group.length > 1 ? tree(group, row) : null, columns);
+  show(main, leaf(row, rows), facts(told[shown.indexOf(row)], row), group.length > 1 ? tree(group, row) : null, columns);
   paint();
 }
 
-function leaf(row) {
-  const at = matches.findIndex((one) => one.run === row.run && one.source === row.source && one.line === row.line);
+function leaf(row, rows) {
+  const all = matches.length ? matches : sorted(rows.filter(passes));
+  const at = all.findIndex((one) => one.run === row.run && one.source === row.source && one.line === row.line);
   const link = (to, text) => to && el("a", { href: address("t", to.run, to.source, to.line) }, text);
   return el("div", { class: "bar" }, el("a", { href: "#trajectories" }, "all trajectories"),
-    at > 0 && link(matches[at - 1], "← previous"), at >= 0 && link(matches[at + 1], "next →"));
+    at > 0 && link(all[at - 1], "← previous"), at >= 0 && link(all[at + 1], "next →"));
 }
 
 function controls(paint, told, group) {
@@ -55,7 +56,7 @@ function facts(told, row) {
 
 function conversation(told, row, limits, named) {
   const title = named && el("h3", {}, el("a", { href: address("t", row.run, row.source, row.line) }, "episode " + episodeName(row)),
-    el("span", { class: row.won ? "good" : "bad" }, row.won ? " ✓ won" : " ✗ lost"), ` · ${row.turns} turns`);
+    el("span", { class: row.won ? "good" : "bad" }, " " + result(row)), ` · ${row.turns} turns`);
   return el("div", { class: "column" }, title, told.turns.map((turn, k) => turnBox(told, turn, k, limits)),
     told.turns.length ? null : el("p", { class: "quiet" }, "This episode has no turns."));
 }
@@ -162,8 +163,7 @@ function tree(group, chosen) {
 }
 
 function ending(row) {
-  const result = row.won ? "✓ won" : `✗ lost (${row.stop})`;
-  return `${result}, ${row.turns} turns${row.parent ? `, branches off at ${row.shared}` : ""}`;
+  return `${result(row)}, ${row.turns} turns${row.parent ? `, branches off at ${row.shared}` : ""}`;
 }
 
 // Each episode stands below the one that it branched off from.
