@@ -140,7 +140,7 @@ except Exception as error:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("failing", [0, pytest.param(1, marks=pytest.mark.scale)])
 def test_others_hear_at_once_why_a_process_failed_also_the_one_that_has_the_store(
     launch, failing
 ) -> None:
