@@ -23,7 +23,7 @@ from agentgym.policies.vllm_http import Http, Lost, Refused
 _SLEEP, _WAKE, _IS_SLEEPING = "/sleep?level=1", "/wake_up", "/is_sleeping"
 _INFO = "/server_info?config_format=json"
 _LEAST_S = 10.0  # for an answer, however little patience there is
-_HOW = "VLLM_SERVER_DEV_MODE=1 in its environment and --enable-sleep-mode (train --serve does)"
+_HOW = "VLLM_SERVER_DEV_MODE=1 in its environment and --enable-sleep-mode"
 
 
 class Sleeper:
@@ -48,14 +48,14 @@ class Sleeper:
             ServerError: It has no such routes, was started without sleep mode, or is on a CPU.
         """
         try:
-            await self._http.get(_IS_SLEEPING)
+            left_asleep = _says_so(await self._http.get(_IS_SLEEPING))
         except Refused as error:
             raise ServerError(
                 f"the vLLM server at {self._http.url} cannot be sent to sleep: it has no"
                 f" {_IS_SLEEPING}; start it with {_HOW}, or leave out policy.server.sleep"
             ) from error
         self._refuse_sleepless(await self._info())
-        if await self.is_sleeping():
+        if left_asleep:
             await self._tell(_WAKE)
 
     async def refuse_asleep(self) -> None:
@@ -73,8 +73,7 @@ class Sleeper:
     async def is_sleeping(self) -> bool:
         """Return whether it says that it sleeps; one that has no such route does not."""
         with suppress(Refused, Lost):
-            answer = await self._http.get(_IS_SLEEPING)
-            return isinstance(answer, dict) and bool(answer.get("is_sleeping"))
+            return _says_so(await self._http.get(_IS_SLEEPING))
         return False
 
     async def sleep(self) -> None:
@@ -155,3 +154,7 @@ class Sleeper:
                 f"{said} was started without sleep mode: told to sleep it would say that it does,"
                 f" and keep its memory; start it with {_HOW}"
             )
+
+
+def _says_so(answer: Any) -> bool:
+    return isinstance(answer, dict) and bool(answer.get("is_sleeping"))
