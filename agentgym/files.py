@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from agentgym.errors import DataError, UsageError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -25,7 +28,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     # In the same folder: only there is the final rename one step.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # as is_temporary knows it
     try:
         with temporary.open("xb") as stream:
             stream.write(data)
@@ -38,6 +41,14 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
     sync_folder(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a file's name is one that :func:`write_atomic` gives before it is done.
+
+    Such a file stays behind where its process was killed.
+    """
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def make_folder(path: Path) -> Path:

@@ -115,6 +115,8 @@ def load_trainer_state(folder: Path, learner: Learner, method: Chain) -> int:
             )
         learner.load_state_dict(optimizer)
         method.load_state(state)
+    except torch.OutOfMemoryError:
+        raise  # of which the checkpoint is not the cause
     except UNREADABLE as error:
         raise DataError(f"cannot read the checkpoint {folder}: {error!r}") from error
     return step

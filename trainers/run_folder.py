@@ -22,12 +22,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym.errors import DataError, UsageError
-from agentgym.files import make_folder, sync_folder, try_lock, write_atomic
+from agentgym.files import is_temporary, make_folder, sync_folder, try_lock, write_atomic
 from agentgym.trainers.manifest import flaw, seal
 from agentgym.trajectory_line import gzipped
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
+ABOUT = "env.json"
 LOCK = ".lock"
 _UNFINISHED = ".tmp"
 
@@ -100,7 +101,7 @@ class RunFolder:
         """
         cls.refuse(path)
         make_folder(path)
-        write_atomic(path / "env.json", json.dumps(about, indent=2) + "\n")
+        write_atomic(path / ABOUT, json.dumps(about, indent=2) + "\n")
         write_atomic(path / CONFIG, config)
         return cls(path)
 
@@ -115,7 +116,7 @@ class RunFolder:
             raise UsageError(
                 f"{path} already holds a run; go on with --resume, or choose another --output"
             )
-        if path.is_dir() and any(inside.name != LOCK for inside in path.iterdir()):
+        if path.is_dir() and not all(_is_of_a_start(inside) for inside in path.iterdir()):
             raise UsageError(f"{path} is not empty; choose another --output")
 
     @classmethod
@@ -160,6 +161,8 @@ class RunFolder:
     def cut(self, step: int) -> None:
         """Forget everything later than ``step``, so that steps done again are not doubled.
 
+        What a process that was killed left half written is removed, too.
+
         The metrics until then are those that its checkpoint carries, if there is one: the file of
         a run that died may lack some.
 
@@ -172,6 +175,9 @@ class RunFolder:
         write_atomic(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
         if carried.exists():
             write_atomic(carried.parent.with_name("latest"), step_name(step) + "\n")
+        for path in list(self.path.rglob(".*")):
+            if is_temporary(path) and path.is_file():
+                path.unlink()
         for folder in ("trajectories", "eval", "checkpoints"):
             for path in sorted((self.path / folder).glob("step_*")):
                 number = path.name.removeprefix("step_").split(".")[0]
@@ -300,6 +306,11 @@ class BystanderFolder(RunFolder):
     def save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int) -> Path:
         """Write nothing, and return where the other writes."""
         return self.path / "checkpoints" / step_name(step)
+
+
+def _is_of_a_start(path: Path) -> bool:
+    """Return whether a file is what a run that was killed while it began leaves behind."""
+    return path.name in (LOCK, ABOUT) or is_temporary(path)
 
 
 _GO_ON = "the last checkpoint stands, make room and go on with --resume"

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from agentgym.errors import UsageError
+from agentgym.launch import launched
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.serve_command import Served, ServeOptions, find_vllm
-from agentgym.policies.serve_devices import slices
+from agentgym.policies.serve_devices import slices, visible_devices
 from agentgym.policies.serve_many import ModelServers
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
@@ -50,7 +51,8 @@ class Serving:
 
         Raises:
             UsageError: A server is named and another is to be started, vLLM is not there, there
-                are too few GPUs, or an adapter is to be handed over and there is none.
+                are too few GPUs or those of the processes that train, or an adapter is to be
+                handed over and there is none.
         """
         if self.serve is not None and self.server.urls:
             raise UsageError(
@@ -60,8 +62,25 @@ class Serving:
         if self.serve is not None:
             find_vllm(self.serve.vllm)
             self.serve.refuse_open()
+            _refuse_gpus_of_trainers(self.serve)
             slices(self.serve.devices, self.serve.replicas, self.serve.tensor_parallel)
         way_of(self.server.sync, adapter=self.lora_rank is not None)
+
+
+def _refuse_gpus_of_trainers(serve: ServeOptions) -> None:
+    """Refuse servers that would begin on the GPUs of the processes that train.
+
+    Raises:
+        UsageError: There are several such processes, and nothing says where servers go.
+    """
+    launch, gpus = launched(), visible_devices()
+    if launch.size == 1 or launch.cpu or serve.devices or not gpus:
+        return
+    raise UsageError(
+        f"{launch.size} processes train, each on a GPU from the first one on, and the run's own"
+        f" servers would begin there, too; give them others of {', '.join(gpus)}:"
+        f" --set 'policy.serve.devices=[\"{gpus[-1]}\"]'"
+    )
 
 
 @contextmanager

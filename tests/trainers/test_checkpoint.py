@@ -169,3 +169,14 @@ def test_an_optimiser_file_that_unpickles_to_nothing_is_one_clear_error(
     (checkpoint / OPTIMIZER).write_bytes(content)
     with pytest.raises(DataError, match="cannot read the checkpoint"):
         load_trainer_state(checkpoint, FakeLearner(), epo())  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_full_is_not_called_a_broken_checkpoint(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: FakeLearner, state: dict[str, int]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FakeLearner, "load_state_dict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_trainer_state(checkpoint, FakeLearner(), epo())  # type: ignore[arg-type]

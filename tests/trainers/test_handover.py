@@ -325,3 +325,29 @@ def test_a_folder_that_cannot_be_served_is_one_clear_error(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"cannot make .* ready to be served"):
         untie(tmp_path)
+
+
+PLACE = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("place", "devices", "gpus", "refused"),
+    [
+        (PLACE, (), ("0", "1", "2"), True),
+        (PLACE, ("2",), ("0", "1", "2"), False),
+        (PLACE, (), (), False),
+        (PLACE | {"ACCELERATE_USE_CPU": "1"}, (), ("0", "1", "2"), False),
+        ({"WORLD_SIZE": "1"}, (), ("0", "1", "2"), False),
+    ],
+)
+def test_servers_of_a_run_on_many_processes_are_told_which_gpus_are_not_theirs(
+    place, devices, gpus, refused, monkeypatch
+):
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "visible_devices", lambda: gpus)
+    own = ServeOptions(vllm="/bin/true", devices=devices)
+    asked = Serving(ServerOptions(), own, "MODEL", "float32", None, 128, ())
+    said = r'2 processes train, .*policy.serve.devices=\["2"\]'
+    with pytest.raises(UsageError, match=said) if refused else nullcontext():
+        asked.check()

@@ -34,6 +34,37 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
+LEFT = f".config.toml.{'0a' * 16}"
+
+
+def test_a_run_that_was_killed_while_it_began_can_be_begun_again(tmp_path: Path) -> None:
+    for name in ("env.json", ".lock", LEFT):
+        (tmp_path / name).write_text("{}")
+    run = RunFolder.create(tmp_path, "steps = 3\n", {"version": "2"})
+    assert json.loads((tmp_path / "env.json").read_text()) == {"version": "2"}
+    run.cut(0)
+    assert not (tmp_path / LEFT).exists()
+
+
+def test_what_is_hidden_and_somebody_elses_is_no_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"):
+        RunFolder.refuse(tmp_path)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    save(run, 1)
+    places = ["", "checkpoints", "checkpoints/step_000001", "trajectories", "eval/step_000000/a"]
+    for place in places:
+        folder = run.path / place
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f".latest.{'f0' * 16}").write_text("half")
+        (folder / ".keep").write_text("mine")
+    run.cut(1)
+    assert sorted(path.name for path in run.path.rglob(".*")) == [".keep"] * len(places)
+
+
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write into the folder"):
