@@ -26,6 +26,13 @@ EnvOptions = Annotated[
     typer.Option("--option", metavar="KEY=VALUE", help="Option of the environment; repeatable."),
 ]
 
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        help="What a model is told: a template file (.txt); or for one without a prompt a style.",
+    ),
+]
 Host = Annotated[
     str,
     typer.Option(

@@ -17,6 +17,7 @@ from agentgym.cli_common import (
     EnvOptions,
     MaxTurns,
     SuiteName,
+    Template,
     env_spec,
     parse_options,
 )
@@ -107,10 +108,11 @@ Markdown = Annotated[bool, typer.Option("--markdown", help="Show the table as Ma
 
 @dataclass(frozen=True, slots=True)
 class _Sampling:
-    """What was asked for of a model's sampling; None leaves it to the model."""
+    """How a model is sampled and what it is told; None leaves it to the model."""
 
     temperature: float
     max_tokens: int | None
+    template: str | None
     context: str | None
 
 
@@ -140,6 +142,7 @@ def eval_(
     vllm: Vllm = None,
     temperature: Temperature = 0.4,
     max_tokens: MaxTokens = None,
+    template: Template = None,
     context: Context = None,
     actions: Actions = None,
     tasks: Tasks = None,
@@ -168,9 +171,11 @@ def eval_(
     where = _Where(tuple(server or ()), serve or vllm is not None, vllm)
     if policy is not None and (where.urls or where.serve):
         raise UsageError("--server, --serve and --vllm are for --model NAME without --policy")
+    if template is not None and model is None:
+        raise UsageError(f"--template is what a model is told, and {policy} is none; leave it out")
     spec = env_spec(env, suite, option or (), max_turns)
     options = EvalOptions(tasks, samples, seed, workers, at_once=at_once)
-    sampling = _Sampling(temperature, max_tokens, context)
+    sampling = _Sampling(temperature, max_tokens, template, context)
     player: AbstractContextManager[Play]
     if remote:
         player = nullcontext(_remote(spec, str(model), sampling, base_url, request or [], prices))
@@ -230,7 +235,7 @@ def _modelled(
     from agentgym.evaluate import evaluate_model
     from agentgym.models import check_context
 
-    with _opened(name, spec.name, asked.context, where, output) as model:
+    with _opened(name, spec.name, asked, where, output) as model:
         tokens = asked.max_tokens or model.sampling.max_tokens
         changed = {"temperature": asked.temperature, "max_tokens": tokens}
         sampling = model.sampling.model_copy(update=changed)
@@ -242,19 +247,20 @@ def _modelled(
 
 
 def _opened(
-    name: str, env: str, context: str | None, where: _Where, output: Path | None
+    name: str, env: str, asked: _Sampling, where: _Where, output: Path | None
 ) -> AbstractContextManager[Model]:
     from agentgym.models import open_model, open_own_server, open_served
     from agentgym.policies.serve_command import ServeOptions
     from agentgym.policies.vllm_http import ServerOptions
 
+    told = asked.template, asked.context
     if where.serve:
         log = (output or Path("runs")) / f"vllm-{uuid.uuid4().hex[:6]}.log"
         # The table alone goes to standard output.
-        return open_own_server(name, env, ServeOptions(vllm=where.vllm), log, warn, context)
+        return open_own_server(name, env, ServeOptions(vllm=where.vllm), log, warn, *told)
     if where.urls:
-        return open_served(name, env, ServerOptions(urls=where.urls), context)
-    return nullcontext(open_model(name, env, context=context))
+        return open_served(name, env, ServerOptions(urls=where.urls), *told)
+    return nullcontext(open_model(name, env, *told))
 
 
 def _remote(
@@ -281,7 +287,7 @@ def _remote(
         prices=None if prices is None else _prices(prices),
     )
     endpoint = Endpoint(sampling)
-    prompt = load_prompt(spec.name, "tags", asked.context or "full")
+    prompt = load_prompt(spec.name, asked.template or "tags", asked.context or "full")
     return lambda spec, options, tell, folder: evaluate_endpoint(
         spec, endpoint, prompt, options, tell, folder
     )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym.cli_common import EnvName, EnvOptions, MaxTurns, SuiteName, env_spec
+from agentgym.cli_common import EnvName, EnvOptions, MaxTurns, SuiteName, Template, env_spec
 from agentgym.console import say, say_part
+from agentgym.errors import UsageError
 
 if TYPE_CHECKING:
     from agentgym.pilot import Pilot
@@ -32,6 +33,7 @@ def play(
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, help="Of a model; 0 is greedy.")
     ] = 0.4,
+    template: Template = None,
     context: Annotated[
         str | None,
         typer.Option("--context", help="full or window(k); what of the past a model sees."),
@@ -51,12 +53,15 @@ def play(
     from agentgym.play import play as play_lines
     from agentgym.play_model import ModelSession
 
+    if template is not None and model is None:
+        raise UsageError("--template is what a model is told; name one with --model")
     spec = env_spec(env, suite, option or (), max_turns)
     with closing(make_env(spec)) as environment:
         note = unpublished_note(environment.suite)
         if note:
             say(f"note: {note}")
-        pilot = None if model is None else _pilot(model, spec.name, temperature, context, seed)
+        told = template, context
+        pilot = None if model is None else _pilot(model, spec.name, temperature, told, seed)
         person = sys.stdin.isatty() and sys.stdout.isatty()
         if pilot is None:
             session = Session(environment, say, person)
@@ -69,11 +74,13 @@ def play(
         play_lines(session, _ask if person else _read_script)
 
 
-def _pilot(model: str, env: str, temperature: float, context: str | None, seed: int) -> Pilot:
+def _pilot(
+    model: str, env: str, temperature: float, told: tuple[str | None, str | None], seed: int
+) -> Pilot:
     from agentgym.models import open_model
     from agentgym.pilot import Pilot
 
-    opened = open_model(model, env, context=context)
+    opened = open_model(model, env, *told)
     sampling = opened.sampling.model_copy(update={"temperature": temperature})
     asked = replace(opened, sampling=sampling)
     return Pilot(asked.policy, asked.script, asked.sampling, seed, asked.name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentgym.cli_common import Template
 from agentgym.cli_sft import METHOD, train_sft
 from agentgym.console import say, say_table
 from agentgym.errors import UsageError
@@ -37,6 +38,7 @@ def train(
         str | None,
         typer.Option("-m", "--model", help="Hugging Face folder or hub id, or a bundled model."),
     ] = None,
+    template: Template = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Every random draw comes from it.")
@@ -91,6 +93,8 @@ def train(
 ) -> None:
     """Train a model as an agent, and measure it on held-out tasks before and after."""
     if method == METHOD:
+        if template is not None:
+            raise UsageError("--template is not for --method sft, which clones into plain words")
         given: dict[str, object] = {"steps": steps, "seed": seed, "model": model}
         if resume is not None:
             _refuse_beside_resume({f"--{k}": v for k, v in given.items()} | {"--set": set_})
@@ -101,8 +105,8 @@ def train(
     own = {"vllm": vllm, "replicas": replicas, "tensor_parallel": tensor_parallel}
     if resume is not None:
         given = {"--env": env, "--method": method, "--recipe": recipe}
-        given |= {"--model": model, "--steps": steps, "--seed": seed, "--set": set_}
-        _refuse_beside_resume(given | {"--output": output, "--staleness": staleness})
+        given |= {"--model": model, "--template": template, "--steps": steps, "--seed": seed}
+        _refuse_beside_resume(given | {"--set": set_, "--output": output, "--staleness": staleness})
         # Servers and hosts come and go; which of them plays is no part of what a run is.
         config = _served(resumed_config(resume), server, _without_none(own), serve=serve)
         config = _worked(_asleep(config, sleep=sleep), workers)
@@ -110,7 +114,7 @@ def train(
         return
     flags = {
         "method": {"name": _findable(method)},
-        "policy": {"model": model},
+        "policy": {"model": model, "template": template},
         "rollout": {"staleness": staleness},
         "steps": steps,
         "seed": seed,

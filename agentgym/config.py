@@ -10,14 +10,23 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from agentgym.envs.registry import env_names
 from agentgym.errors import DataError, UsageError, unknown
 from agentgym.policies.precision import Compute
+from agentgym.policies.prompt import findable
 from agentgym.policies.serve_command import ServeOptions
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.rollout import EnvOptions, RolloutOptions
@@ -43,7 +52,8 @@ class PolicyOptions(_Section):
 
     Attributes:
         model: A Hugging Face folder or hub id, or the name of a bundled model.
-        template: ``tags`` or ``plain``; a model folder that carries its own prompt uses that.
+        template: ``tags`` or ``plain``; a model folder that carries its own prompt uses that. Or
+            the path of a template file (``mine.txt``), which every model is told.
         context: ``full`` (the conversation grows) or ``window(k)`` (the prompt is rebuilt at
             each turn with the last k observations and actions).
         sampling: How turns are sampled in training.
@@ -55,7 +65,7 @@ class PolicyOptions(_Section):
     """
 
     model: str = "alfworld-tiny"
-    template: str = "tags"
+    template: Annotated[str, AfterValidator(findable)] = "tags"
     context: str = "full"
     sampling: SamplingOptions = SamplingOptions()
     dtype: Compute = "float32"

@@ -14,7 +14,7 @@ from agentgym.envs.registry import env_of_suite
 from agentgym.errors import AgentGymError, DataError, UsageError, unknown
 from agentgym.files import fill_empty, make_folder, write_atomic
 from agentgym.models import prompt_of
-from agentgym.policies.prompt import Message, Past, Prompt, saved_prompt
+from agentgym.policies.prompt import Message, Past, Prompt, is_template_file, saved_prompt
 from agentgym.run_files import Run, Source, trajectories
 from agentgym.types import View
 
@@ -186,6 +186,8 @@ def prompt_of_run(run: Run, suite: str | None = None) -> Prompt:
         return saved
     try:
         policy = run.config["policy"]
+        if saved is not None and is_template_file(policy["template"]):
+            return saved  # the file may have changed since
         env = env_of_suite(suite if suite and len(run.suites) > 1 else run.suites[0])
         context = None if saved else policy["context"]  # a model keeps to the one that it knows
         return prompt_of(run.name, saved, env, policy["template"], context)

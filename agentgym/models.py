@@ -11,11 +11,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from agentgym.errors import UsageError
+from agentgym.errors import UsageError, unknown
 from agentgym.evaluate import Model
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.conversation import Script
-from agentgym.policies.prompt import Prompt, load_prompt, saved_prompt, template_names
+from agentgym.policies.prompt import (
+    Prompt,
+    is_template_file,
+    load_prompt,
+    saved_prompt,
+    styles,
+    template_names,
+)
 from agentgym.policies.serve_command import Served, ServeOptions
 from agentgym.policies.serve_many import ModelServers
 from agentgym.policies.vllm import VLLMPolicy
@@ -27,7 +34,7 @@ from agentgym.voices import SamplingOptions
 def open_model(
     name: str,
     env: str,
-    template: str = "tags",
+    template: str | None = None,
     context: str | None = None,
     sampling: SamplingOptions | None = None,
 ) -> Model:
@@ -36,23 +43,24 @@ def open_model(
     Args:
         name: A Hugging Face folder or hub id, or the name of a bundled model.
         env: Name of the environment, which chooses the prompt of a model that carries none.
-        template: ``tags`` or ``plain``, likewise.
+        template: ``tags`` or ``plain``, or the path of a template file, whose words take the place
+            of those that the model was trained with; None takes these, or ``tags``.
         context: ``full`` or ``window(k)``; None takes the one that the model was trained in, or
             ``full``.
         sampling: How turns are sampled; None takes evaluation's defaults: temperature 0.4, at
             most 512 tokens a turn, contexts as long as the model reads.
 
     Raises:
-        UsageError: The model was trained in another context, or reads less than ``sampling``
-            wants.
-        DataError: The folder misses something, or is broken.
+        UsageError: The model was trained with another template or in another context, or reads
+            less than ``sampling`` wants.
+        DataError: The folder misses something, or is broken; or the template file is.
     """
     _refuse_run(Path(name))
     # By name: whoever evaluates without a model in this process must not wait for torch.
     hf = import_module("agentgym.policies.hf")
     policy = hf.HFPolicy.from_pretrained(resolve_model(name))
     hf.spare_threads(policy.model)
-    prompt = prompt_of(name, policy.prompt, env, template, context)
+    prompt = _asked_prompt(name, policy.prompt, env, template, context)
     sampling = _fitting(name, policy, sampling)
     return Model(name, policy, Script(prompt, policy.tokenizer), sampling, _weights(name, policy))
 
@@ -62,6 +70,7 @@ def open_served(
     name: str,
     env: str,
     server: ServerOptions,
+    template: str | None = None,
     context: str | None = None,
     sampling: SamplingOptions | None = None,
 ) -> Iterator[Model]:
@@ -72,6 +81,7 @@ def open_served(
             prompt.
         env: As for :func:`open_model`, like the arguments that follow.
         server: Where the servers are.
+        template: What it is told.
         context: What of the past it sees.
         sampling: How turns are sampled; contexts are as long as the servers read.
 
@@ -82,7 +92,7 @@ def open_served(
     _refuse_run(Path(name))
     folder = resolve_model(name)
     saved = saved_prompt(Path(folder)) if Path(folder).is_dir() else None
-    prompt = prompt_of(name, saved, env, "tags", context)
+    prompt = _asked_prompt(name, saved, env, template, context)
     tokenizer = import_module("agentgym.policies.hf").load_tokenizer(folder)
     with closing(VLLMPolicy(server, tokenizer, way=None)) as policy:
         sampling = _fitting(name, policy, sampling)
@@ -97,6 +107,7 @@ def open_own_server(
     serve: ServeOptions,
     log: Path,
     say: Callable[[str], None],
+    template: str | None = None,
     context: str | None = None,
 ) -> Iterator[Model]:
     """Start a vLLM server of a model on this machine, and yield the model as it answers for it.
@@ -107,7 +118,8 @@ def open_own_server(
         serve: How the server is started.
         log: File for what the server says.
         say: Told what people should know.
-        context: What of the past the model sees.
+        template: What the model is told.
+        context: What of the past it sees.
 
     Raises:
         UsageError, DataError, ServerError: As for :func:`open_served`, and where vLLM is not there
@@ -118,7 +130,7 @@ def open_own_server(
     served = Served(model=folder, name=Path(folder).name)
     with ModelServers(served, serve, log, say) as running:
         server = ServerOptions(urls=running.urls, model=served.name)
-        with open_served(name, env, server, context) as model:
+        with open_served(name, env, server, template, context) as model:
             yield replace(model, weights=folder_digest(folder), endpoint=None)
 
 
@@ -168,13 +180,24 @@ def prompt_of(
     """Return the prompt that a model was trained with, or the environment's own.
 
     A model that was trained in one environment is told the words of another where those are known
-    in its style.
+    in its style. A template file takes the place of whatever it was told before.
+
+    Args:
+        name: Of the model, for messages.
+        saved: What it was trained with, where that is known.
+        env: Name of the environment.
+        template: A style, for a model that carries no prompt; or the path of a template file.
+        context: ``full`` or ``window(k)``; None takes the one that it was trained in, or ``full``.
 
     Raises:
-        UsageError: The model was trained in another context.
+        UsageError: The model was trained in another context, or there is no such template.
+        DataError: The template file cannot be read or breaks a rule.
     """
-    if saved is None:
-        return load_prompt(env, template, context or "full")
+    if saved is None or is_template_file(template):
+        known = "full" if saved is None else str(saved.context)
+        return load_prompt(env, template, context or known)
+    if template not in styles():  # a slip is said, although the model has its own
+        raise unknown("template (or path of a .txt file)", template, styles())
     if context not in (None, str(saved.context)):
         raise UsageError(
             f"the model {name} was trained with context {saved.context}, not {context}; take"
@@ -184,6 +207,19 @@ def prompt_of(
     if trained_in != env and f"{env}.{style}" in template_names():
         return load_prompt(env, style, str(saved.context))
     return saved
+
+
+def _asked_prompt(
+    name: str, saved: Prompt | None, env: str, template: str | None, context: str | None
+) -> Prompt:
+    """Return what a model is told, where its own is not to be forgotten without a word."""
+    named = template is not None and not is_template_file(template)
+    if named and saved is not None and saved.template.name.partition(".")[2] != template:
+        raise UsageError(
+            f"the model {name} was trained with the template {saved.template.name}, not {template};"
+            " leave it out, or name a template file (.txt), whose words take the place of its own"
+        )
+    return prompt_of(name, saved, env, template or "tags", context)
 
 
 def check_context(name: str, policy: Any, sampling: SamplingOptions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from agentgym.config import Config
 from agentgym.envs.registry import env_of_suite, make_env
@@ -13,6 +14,7 @@ from agentgym.evaluate import tasks_of
 from agentgym.models import prompt_of
 from agentgym.policies.conversation import Script
 from agentgym.policies.hf import HFPolicy
+from agentgym.policies.prompt import PROMPT_FILE, Prompt, is_template_file, saved_prompt
 from agentgym.trainers.answer_scores import answer_scorer, refuse_without_answers
 from agentgym.trainers.decks import Deck, refuse_shared_tasks
 from agentgym.trainers.learner import Learner
@@ -79,20 +81,43 @@ def open_suites(config: Config, method: Chain) -> Suites:
     return Suites(decks, digests)
 
 
-def open_scripts(config: Config, policy: HFPolicy) -> dict[str, Script]:
+def open_scripts(
+    config: Config, policy: HFPolicy, trained: Path | None = None
+) -> dict[str, Script]:
     """Return what the model is told in each environment.
 
+    Words from a file of the user's own go into the model folders that the run saves.
+
+    Args:
+        config: Of the run.
+        policy: Its model.
+        trained: The model folder of the checkpoint that is gone on from.
+
     Raises:
-        UsageError: The model was trained in another context, or its chat template does not fit.
+        UsageError: The model was trained in another context, its chat template does not fit, or
+            the template file has changed since the run began.
+        DataError: The template file cannot be read or breaks a rule.
     """
     asked = config.policy
-    return {
-        name: Script(
-            prompt_of(asked.model, policy.prompt, name, asked.template, asked.context),
-            policy.tokenizer,
-        )
+    prompts = {
+        name: prompt_of(asked.model, policy.prompt, name, asked.template, asked.context)
         for name in config.envs
     }
+    if is_template_file(asked.template):
+        policy.prompt = next(iter(prompts.values()))  # the same in every environment
+        _refuse_other_words(asked.template, policy.prompt, trained)
+    return {name: Script(prompt, policy.tokenizer) for name, prompt in prompts.items()}
+
+
+def _refuse_other_words(file: str, prompt: Prompt, trained: Path | None) -> None:
+    if trained is None:
+        return
+    before = saved_prompt(trained)
+    if before is not None and before.digest != prompt.digest:
+        raise UsageError(
+            f"{file} has changed since the run began, whose model was told what is in"
+            f" {trained / PROMPT_FILE}; bring it back, or start a new run"
+        )
 
 
 def open_worlds(

@@ -325,7 +325,8 @@ def _trainee(config: Config, checkpoint: tuple[int, Path] | None, ranks: Ranks) 
     if apart and not ranks.is_first:
         nn.Module.to(policy.model, "meta")  # and the first process writes
     check_context(asked.model, policy, asked.sampling)
-    return _Trainee(policy, open_scripts(config, policy), method, learner, done)
+    trained = checkpoint[1] / MODEL if checkpoint else None
+    return _Trainee(policy, open_scripts(config, policy, trained), method, learner, done)
 
 
 def _begin(

@@ -1,7 +1,7 @@
 """What a model is told at each turn, and what counts as an answer.
 
-The words live in plain text files (``templates/<environment>.<style>.txt``), which a user can
-replace by giving a path. A file is a header and named sections::
+The words live in plain text files (``templates/<environment>.<style>.txt``); the path of a file of
+one's own takes the place of a style. A file is a header and named sections::
 
     format: tags
     lowercase: yes
@@ -302,6 +302,16 @@ def template_names() -> tuple[str, ...]:
     return tuple(sorted(n.removesuffix(".txt") for n in names if n.endswith(".txt")))
 
 
+def is_template_file(style: str) -> bool:
+    """Return whether a template is given by the path of its file, not by the name of a style."""
+    return style.endswith(".txt")
+
+
+def findable(style: str) -> str:
+    """Return a style; of the path of a template file, the one that is found from anywhere."""
+    return str(Path(style).absolute()) if is_template_file(style) else style
+
+
 def load_template(name: str | Path) -> Template:
     """Load a template by name (``alfworld.tags``), or one's own by the path of its file.
 
@@ -326,12 +336,26 @@ def load_prompt(env: str, style: str, context: str) -> Prompt:
     Args:
         env: Name of the environment.
         style: ``tags`` for instruct models, ``plain`` for models that answer with an action only,
-            or whatever else the environment has templates of.
+            or whatever else the environment has templates of; or the path of a template file
+            (``mine.txt``), whatever the environment.
         context: ``full`` or ``window(k)``.
+
+    Raises:
+        UsageError: There is no such style, or the template lacks what the context needs.
+        DataError: The file cannot be read or breaks a rule.
     """
-    name = f"{env}.{style}"
-    template = load_template(name if name in template_names() else f"text.{style}")
-    return Prompt(template, Context.parse(context))
+    if is_template_file(style):
+        return Prompt(load_template(Path(style)), Context.parse(context))
+    for name in (f"{env}.{style}", f"text.{style}"):
+        if name in template_names():
+            return Prompt(load_template(name), Context.parse(context))
+    raise unknown(f"template for {env} (or path of a .txt file)", style, styles(env, "text"))
+
+
+def styles(*envs: str) -> set[str]:
+    """Return the styles that some environments have templates of; of all where none is named."""
+    owned = (name.partition(".") for name in template_names())
+    return {style for env, _, style in owned if not envs or env in envs}
 
 
 def saved_prompt(folder: Path) -> Prompt | None:

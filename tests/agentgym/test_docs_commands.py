@@ -205,6 +205,7 @@ def place(
             (model / name).write_text("{}")
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     (tmp_path / "thermostat.py").write_text(python_of("add-a-method.md"))
+    (tmp_path / "mine.txt").write_text(template_of("train.md"))
     names: dict[str, Any] = {"__name__": "guess"}
     exec(python_of("add-an-environment.md"), names)
     register(names["GuessEnv"])
@@ -212,6 +213,11 @@ def place(
         asked = ("--suite", "corridor/test", "-n", "2", "--policy", policy)
         assert agentgym("eval", *asked, "-o", f"results/{policy}").code == 0
     return tmp_path
+
+
+def template_of(page: str) -> str:
+    (text,) = re.findall(r"^```\n(format: .*?)^```$", (DOCS / page).read_text(), re.M | re.DOTALL)
+    return str(text)
 
 
 def python_of(page: str) -> str:
