@@ -40,8 +40,14 @@ class SuiteConfig(vf.TasksetConfig):
         return EnvSpec(env_of_suite(self.suite), {"suite": self.suite, **self.options})
 
     def prompt(self) -> Prompt:
-        """Return what an agent is told."""
-        return load_prompt(env_of_suite(self.suite), self.template, "full")
+        """Return what an agent is told.
+
+        Raises:
+            UsageError: There is no such template, or its actions are tool calls.
+        """
+        prompt = load_prompt(env_of_suite(self.suite), self.template, "full")
+        prompt.refuse_tools()
+        return prompt
 
 
 class SuiteTask(vf.Task[vf.TaskData]):

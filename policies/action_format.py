@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from agentgym.blocks import first_block
 from agentgym.errors import UsageError, unknown
+from agentgym.policies.tool_calls import Tool, read_call, tools_of
 
-_FORMATS = ("plain", "tags", "blocks")
+_FORMATS = ("plain", "tags", "blocks", "tools")
 
 
 class Parsed(NamedTuple):
@@ -32,16 +33,22 @@ class ActionFormat:
     and then the action inside ``<action>``; the first of several actions counts. ``blocks``: the
     action is a block such as ``<search>…</search>``, its tags included, wherever it stands; an
     answer ends with the first closing tag of a block, and what was written after it does not
-    count. ``lowercase`` is for environments that know lower-case actions only.
+    count. ``tools``: the action is a tool call, which an answer has beside its text: of ``act``,
+    or of a tool for each tag. ``lowercase`` is for environments that know lower-case actions only.
     """
 
     name: str
     lowercase: bool = False
-    tags: tuple[str, ...] = ()  # of ``blocks``: the tags that make one
+    tags: tuple[str, ...] = ()  # of ``blocks``: the tags that make one; of ``tools``: as blocks
 
-    def parse(self, text: str) -> Parsed:
-        """Return the action in ``text``, or the reason why there is none."""
-        error, action = self._read(text)
+    def parse(self, text: str, calls: Sequence[object] = ()) -> Parsed:
+        """Return the action in an answer, or the reason why there is none.
+
+        Args:
+            text: What was said.
+            calls: Tool calls beside it, as they came; of ``tools`` alone.
+        """
+        error, action = self._read(text, calls)
         action = action.strip()
         if error is None and not action:
             error = "the action is empty"
@@ -67,15 +74,26 @@ class ActionFormat:
     @property
     def stop(self) -> tuple[str, ...]:
         """The strings after which nothing more is wanted; without any, the model ends its turns."""
-        return tuple(f"</{tag}>" for tag in self.tags)
+        return self._closing if self.name == "blocks" else ()
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What can be called; nothing where the action stands in the text."""
+        return tools_of(self.tags) if self.name == "tools" else ()
 
     def describe(self) -> list[object]:
         """Return everything that tells this format from another, as JSON takes it."""
-        return [self.name, self.lowercase, list(self.stop)]
+        return [self.name, self.lowercase, list(self._closing)]
 
-    def _read(self, text: str) -> tuple[str | None, str]:
+    @property
+    def _closing(self) -> tuple[str, ...]:
+        return tuple(f"</{tag}>" for tag in self.tags)
+
+    def _read(self, text: str, calls: Sequence[object]) -> tuple[str | None, str]:
         if self.name == "tags":
             return _read_tags(text)
+        if self.name == "tools":
+            return read_call(calls, self.tools)
         return _read_block(text, self.tags) if self.name == "blocks" else (None, text)
 
 
@@ -87,10 +105,10 @@ def action_format(name: str, lowercase: bool = False, tags: Sequence[str] = ()) 
     """
     if name not in _FORMATS:
         raise unknown("action format", name, _FORMATS)
-    if (name == "blocks") != bool(tags):
+    if (name == "blocks") != bool(tags) and name != "tools":
         raise UsageError(
-            f"the format {name} has {' '.join(tags) or 'no'} tags; the format blocks, and no"
-            " other, needs them, as in: tags: search answer"
+            f"the format {name} has {' '.join(tags) or 'no'} tags; the format blocks needs them,"
+            " as in: tags: search answer; tools may have them, and no other"
         )
     return ActionFormat(name, lowercase, tuple(tags))
 

@@ -27,10 +27,12 @@ class Script:
 
     Raises:
         UsageError: The tokenizer has no chat template, or the context grows and the chat
-            template does not keep prefixes; the message says what it changes.
+            template does not keep prefixes; the message says what it changes. Or actions are
+            tool calls.
     """
 
     def __init__(self, prompt: Prompt, tokenizer: Tokenizer) -> None:
+        prompt.refuse_tools()
         self.prompt = prompt
         self.chat = Chat(tokenizer, prompt.template.format.name)
         if prompt.context.window is None:

@@ -5,6 +5,9 @@ turn's text it stands inside ``<think>`` before the answer, as a model that is s
 parser of reasoning would have said it. It is not sent back with the history, and is not read when
 an action is looked for.
 
+Where the prompt has tools, a request declares them, and a call is an action. What the environment
+says to it is sent back as the tool's answer.
+
 The key is read from the environment when a request is made. It is in no option, and no message or
 file says it.
 """
@@ -15,7 +18,7 @@ import asyncio
 import hashlib
 import os
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,11 +30,15 @@ from agentgym.blocks import whole
 from agentgym.episodes import sum_usage
 from agentgym.errors import ContextOverflow, ServerError, UsageError
 from agentgym.policies.action_format import Parsed
-from agentgym.policies.prompt import Message, Past, Prompt
+from agentgym.policies.prompt import Past, Prompt
+from agentgym.policies.tool_calls import as_text, replies, said
 from agentgym.types import Usage, View
 
 if TYPE_CHECKING:
     import openai
+
+Told = Mapping[str, Any]
+"""A message or a tool, as an endpoint is told it."""
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that the key is read from."""
@@ -79,6 +86,7 @@ class Answer:
     content: str
     reasoning: str | None  # None where the endpoint tells none apart
     usage: Usage
+    calls: tuple[object, ...] = ()  # of tools, as they came
     retries: int = 0  # attempts before it that brought nothing
 
 
@@ -132,11 +140,16 @@ class Endpoint:
         """
         return ChatEpisode(self, prompt, session)
 
-    async def ask(self, messages: list[Message], seed: int) -> Answer:
+    async def ask(self, messages: Sequence[Told], seed: int, tools: Sequence[Told] = ()) -> Answer:
         """Return the answer to a conversation.
 
         A lost connection and the statuses 429 and 500 to 599 are tried again, with pauses that
         grow or that the endpoint asks for; any other status is final.
+
+        Args:
+            messages: Of the conversation, as the endpoint takes them.
+            seed: Of the sampling.
+            tools: That may be called, one at a time; likewise.
 
         Raises:
             ContextOverflow: The conversation is longer than the model reads.
@@ -144,7 +157,7 @@ class Endpoint:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                return replace(self._read(await self._send(messages, seed)), retries=attempt)
+                return replace(self._read(await self._send(messages, seed, tools)), retries=attempt)
             except _Later as later:
                 if attempt == _ATTEMPTS - 1:
                     raise ServerError(
@@ -162,21 +175,23 @@ class Endpoint:
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _send(self, messages: list[Message], seed: int) -> Mapping[str, Any]:
+    async def _send(
+        self, messages: Sequence[Told], seed: int, tools: Sequence[Told]
+    ) -> Mapping[str, Any]:
         import openai
 
         fields: dict[str, Any] = {
             "temperature": self.options.temperature,
             "max_tokens": self.options.max_tokens,
             "seed": seed,
+            **({"tools": list(tools), "parallel_tool_calls": False} if tools else {}),
             **self.options.request,
         }
         sent = {name: value for name, value in fields.items() if value is not None}
-        told = [{**one, "content": whole(one["content"])} for one in messages]
         try:
             answer: Any = await self._open().chat.completions.create(
                 model=self.options.model,
-                messages=told,  # type: ignore[arg-type] # plain dicts do
+                messages=_whole(messages),
                 extra_body=sent,
             )
         except openai.APIConnectionError as error:
@@ -185,7 +200,7 @@ class Endpoint:
             raise self._refusal(error.status_code, error.message, error.body, error) from error
         except (openai.APIError, ValueError) as error:  # an answer that is no JSON
             raise _Later(self._clean(str(error))) from error
-        return answer.model_dump() if isinstance(answer, BaseModel) else {}
+        return answer.model_dump(warnings=False) if isinstance(answer, BaseModel) else {}
 
     def _open(self) -> openai.AsyncOpenAI:
         if self._client is None:
@@ -225,7 +240,13 @@ class Endpoint:
         if message is None:
             raise _Later("the answer has no choices; is this the URL of a chat endpoint?")
         reasoning = message.get("reasoning") or message.get("reasoning_content")
-        return Answer(message.get("content") or "", reasoning, self._usage(answer.get("usage")))
+        calls = message.get("tool_calls") or ()
+        return Answer(
+            message.get("content") or "",
+            reasoning,
+            self._usage(answer.get("usage")),
+            tuple(calls) if isinstance(calls, list | tuple) else (calls,),
+        )
 
     def _usage(self, counted: Mapping[str, Any] | None) -> Usage:
         counted = counted or {}
@@ -258,7 +279,8 @@ class ChatEpisode:
 
     def __init__(self, endpoint: Endpoint, prompt: Prompt, session: str) -> None:
         self._endpoint, self._prompt, self._session = endpoint, prompt, session
-        self._messages: list[Message] = []
+        self._tools = prompt.template.tools()
+        self._messages: list[Told] = []
         self._past: list[Past] = []
         self._used: list[Usage] = []
         self.faults = 0
@@ -277,32 +299,34 @@ class ChatEpisode:
         self._observe(view)
         digest = hashlib.sha256(f"{self._session}:{view.turn}".encode()).digest()
         try:
-            answer = await self._endpoint.ask(self._messages, int.from_bytes(digest[:4]) >> 1)
+            seed = int.from_bytes(digest[:4]) >> 1
+            answer = await self._endpoint.ask(self._messages, seed, self._tools)
         except ContextOverflow:
             return None
         self._used.append(answer.usage)
         self.faults += answer.retries
-        parsed = self._parse(answer)
+        calls = answer.calls if self._tools else ()
+        parsed = self._parse(answer, calls)
         self._past.append(Past(view.observation, parsed.action))
-        self._messages = [*self._messages, Message(role="assistant", content=answer.content)]
+        self._messages.append(said(answer.content, calls))
         return parsed
 
     def _observe(self, view: View) -> None:
         if self._prompt.context.window is not None:
-            self._messages = self._prompt.retold(view, self._past)
+            self._messages = [*self._prompt.retold(view, self._past)]
         elif not self._messages:
-            self._messages = self._prompt.opening(view)
+            self._messages = [*self._prompt.opening(view)]
         else:
-            self._messages = [*self._messages, self._prompt.reply(view)]
+            self._messages += replies(self._messages[-1], self._prompt.reply(view))
 
-    def _parse(self, answer: Answer) -> Parsed:
-        content, thought = answer.content, answer.reasoning
-        if thought is None or "<think>" in content:
-            return self._prompt.parse(content)
+    def _parse(self, answer: Answer, calls: Sequence[object]) -> Parsed:
+        text, thought = as_text(answer.content, calls), answer.reasoning
+        if thought is None or "<think>" in answer.content:
+            return self._prompt.parse(text, calls)
         # The endpoint took the reasoning out of the answer; the format wants it to be there.
         thinks = self._prompt.template.format.name == "tags"
-        parsed = self._prompt.parse(f"<think></think>{content}" if thinks else content)
-        return parsed._replace(text=f"<think>{thought}</think>{content}")
+        parsed = self._prompt.parse(f"<think></think>{text}" if thinks else text, calls)
+        return parsed._replace(text=f"<think>{thought}</think>{text}")
 
 
 class _Later(Exception):  # noqa: N818 (what happened)
@@ -311,6 +335,15 @@ class _Later(Exception):  # noqa: N818 (what happened)
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
         self.pause = pause  # seconds that the server asks to wait
+
+
+def _whole(sent: Any) -> Any:
+    """Return what is sent with whole characters, in all its strings."""
+    if isinstance(sent, str):
+        return whole(sent)
+    if isinstance(sent, Mapping):
+        return {name: _whole(value) for name, value in sent.items()}
+    return [_whole(one) for one in sent] if isinstance(sent, list | tuple) else sent
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

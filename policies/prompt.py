@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from agentgym.errors import DataError, UsageError, unknown
 from agentgym.files import write_atomic
@@ -37,6 +37,7 @@ PROMPT_FILE = "prompt.json"
 
 _TEMPLATES = files("agentgym.policies") / "templates"
 _SECTION = re.compile(r"^=== (\S+) ===$", re.MULTILINE)
+_TOOL = "tool."  # how the sections begin that tell of a tool
 _VIEW = frozenset({"observation", "goal", "turn", "actions"})
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "system": frozenset(),
@@ -48,7 +49,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "actions": frozenset({"admissible_actions"}),
     "templates": frozenset({"templates", "objects"}),
 }
-"""What each section may name in braces.
+"""What each section may name in braces; those that tell of a tool (``tool.act``) name nothing.
 
 ``turn`` and ``number`` count from 1. ``actions`` is the section of that name where the
 environment names admissible actions, the section ``templates`` where it names templates of actions
@@ -121,8 +122,14 @@ class Template:
         texts = {k: v.strip("\n") for k, v in zip(parts[::2], parts[1::2], strict=True)}
         if len(texts) < len(parts) // 2:
             raise DataError(f"template {name}: a section is there twice; name each once")
-        _check_sections(name, texts)
-        return cls(name, _read_header(name, header), texts)
+        form = _read_header(name, header)
+        _check_sections(name, texts, form)
+        return cls(name, form, texts)
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Return what a request says of the tools that there are; nothing without any."""
+        told = ((tool, f"{_TOOL}{tool.name}") for tool in self.format.tools)
+        return [tool.declare(self.section(s) if s in self.texts else "") for tool, s in told]
 
     def section(self, section: str, **values: object) -> str:
         """Return a section with its placeholders filled in.
@@ -192,9 +199,26 @@ class Prompt:
         )
         return [*opening[:-1], message]
 
-    def parse(self, text: str) -> Parsed:
-        """Return the action in an answer, or why there is none."""
-        return self.template.format.parse(text)
+    def parse(self, text: str, calls: Sequence[object] = ()) -> Parsed:
+        """Return the action in an answer, or why there is none.
+
+        Args:
+            text: What was said.
+            calls: Tool calls beside it, as they came.
+        """
+        return self.template.format.parse(text, calls)
+
+    def refuse_tools(self) -> None:
+        """See that answers are text.
+
+        Raises:
+            UsageError: Actions are tool calls, which only a chat endpoint answers with.
+        """
+        if self.template.format.tools:
+            raise UsageError(
+                f"template {self.template.name} has actions as tool calls, which only a chat"
+                " endpoint answers with (--policy openai); choose another, as tags"
+            )
 
     @property
     def digest(self) -> str:
@@ -250,7 +274,15 @@ class Prompt:
         else:
             messages = [self.retold(view, past[: view.turn]) for view in views]
         answers = ("Look", "<think>a</think><action>Look</action>", "<action>Look", "")
-        return [messages, [list(self.parse(answer)) for answer in answers]]
+        probe: list[object] = [messages, [list(self.parse(answer)) for answer in answers]]
+        return [*probe, *self._probe_tools()]
+
+    def _probe_tools(self) -> list[object]:
+        read: list[object] = []
+        for tool, told in zip(self.template.format.tools, self.template.tools(), strict=True):
+            function = {"name": tool.name, "arguments": json.dumps({tool.argument: "Look"})}
+            read.append([told, list(self.parse("", [{"function": function}]))])
+        return read
 
 
 def _read_header(name: str, header: str) -> ActionFormat:
@@ -260,8 +292,8 @@ def _read_header(name: str, header: str) -> ActionFormat:
         if not colon or key not in ("format", "lowercase", "tags"):
             raise DataError(
                 f"template {name}: cannot read {line!r} before the first section; expected"
-                " 'format: plain|tags|blocks' and, if you like, 'lowercase: yes|no'; for blocks"
-                " 'tags: …'"
+                " 'format: plain|tags|blocks|tools' and, if you like, 'lowercase: yes|no'; for"
+                " blocks and tools 'tags: …'"
             )
         fields[key] = value.strip()
     if "format" not in fields or fields.get("lowercase", "no") not in ("yes", "no"):
@@ -270,15 +302,16 @@ def _read_header(name: str, header: str) -> ActionFormat:
     return action_format(fields["format"], fields.get("lowercase") == "yes", tags)
 
 
-def _check_sections(name: str, texts: Mapping[str, str]) -> None:
+def _check_sections(name: str, texts: Mapping[str, str], form: ActionFormat) -> None:
+    of_tools = {f"{_TOOL}{tool.name}": frozenset[str]() for tool in form.tools}
+    known = {**PLACEHOLDERS, **of_tools}
     for section, content in texts.items():
-        if section not in PLACEHOLDERS:
-            raise DataError(f"template {name}: {unknown('section', section, PLACEHOLDERS)}")
-        _check_placeholders(name, section, content)
+        if section not in known:
+            raise DataError(f"template {name}: {unknown('section', section, known)}")
+        _check_placeholders(name, section, content, known[section])
 
 
-def _check_placeholders(name: str, section: str, content: str) -> None:
-    allowed = PLACEHOLDERS[section]
+def _check_placeholders(name: str, section: str, content: str, allowed: frozenset[str]) -> None:
     try:
         parts = list(Formatter().parse(content))
     except ValueError as error:
@@ -370,13 +403,10 @@ def saved_prompt(folder: Path) -> Prompt | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        form = action_format(content["format"], content["lowercase"], content.get("tags", ()))
         # A folder of anybody's: in braces stands what a template may name, and no format or member.
-        _check_sections(content["name"], content["texts"])
-        template = Template(
-            content["name"],
-            action_format(content["format"], content["lowercase"], content.get("tags", ())),
-            content["texts"],
-        )
+        _check_sections(content["name"], content["texts"], form)
+        template = Template(content["name"], form, content["texts"])
         prompt = Prompt(template, Context.parse(content["context"]))
         expected = content["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -44,6 +44,7 @@ from agentgym.journal import open_journal
 from agentgym.policies.action_format import action_format
 from agentgym.policies.chat import Chat
 from agentgym.policies.prompt import Prompt, Template, load_prompt, saved_prompt
+from agentgym.policies.tool_calls import replies, said
 from agentgym.results import read_results
 from agentgym.run_files import open_run, read_source
 from agentgym.trainers.checkpoint import (
@@ -130,6 +131,34 @@ def fuzz_tool_calls(home: Path) -> Fuzz:
             protocol.show(found, lambda shown: shown[:100])
 
     return ANSWERS, target
+
+
+def fuzz_calls_of_tools(home: Path) -> Fuzz:
+    formats = action_format("tools"), action_format("tools", tags=("search", "answer"))
+
+    def call(name: str, arguments: str) -> Any:
+        return {"id": "1", "function": {"name": name, "arguments": arguments}}
+
+    good = [[call("act", '{"action": "go"}')], [call("search", '{"text": "a king"}')]]
+    bad = [[call("act", "{"), call("answer", "[]")], [{"function": None}], [None], [[]]]
+
+    def target(data: bytes) -> None:
+        text = text_of(data)
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError):
+            found = None
+        broken = [call("act", text)], [call(text, "{}")]
+        for calls in (found, *broken) if isinstance(found, list) else broken:
+            for form in formats:
+                read = form.parse("", calls)
+                assert bool(read.action) == (read.error is None)
+                assert len(read.error or "") < 300
+            message = said(text, calls)
+            assert json.dumps(message)
+            assert len(replies(message, {"content": "x"})) in (1, len(calls))
+
+    return [json.dumps(calls).encode() for calls in good + bad], target
 
 
 def fuzz_chat_rendering(home: Path) -> Fuzz:
@@ -385,9 +414,11 @@ def fuzz_prompt_templates(home: Path) -> Fuzz:
     )
 
     def target(data: bytes) -> None:
-        Template.parse("x", data.decode(errors="replace"))
+        Template.parse("x", data.decode(errors="replace")).tools()
 
-    return (text, b"format: blocks\ntags: search answer\n" + text.partition(b"\n")[2]), target
+    rest = text.partition(b"\n")[2]
+    blocks = b"format: blocks\ntags: search answer\n" + rest
+    return (text, blocks, b"format: tools\n=== tool.act ===\nActs.\n" + rest), target
 
 
 def fuzz_saved_prompts(home: Path) -> Fuzz:

@@ -115,7 +115,9 @@ def view(turn: int = 0, observation: str = "doors red blue") -> View:
     return View(observation, "follow red", turn, ("red", "blue"), None)
 
 
-def talk(server: ChatServer, turns: int = 1, context: str = "full", **options: Any) -> Any:
+def talk(
+    server: ChatServer, turns: int = 1, context: str = "full", style: str = "tags", **options: Any
+) -> Any:
     """Let an episode answer some views; return it, its answers, and the pauses that were made."""
     pauses: list[float] = []
 
@@ -125,7 +127,7 @@ def talk(server: ChatServer, turns: int = 1, context: str = "full", **options: A
     async def run() -> Any:
         endpoint = Endpoint(EndpointOptions(model="m", url=server.url, **options), sleep)
         async with endpoint:
-            episode = endpoint.begin(load_prompt("corridor", "tags", context), "s")
+            episode = endpoint.begin(load_prompt("corridor", style, context), "s")
             return episode, [await episode.answer(view(n, f"see {n}")) for n in range(turns)]
 
     return (*asyncio.run(run()), pauses)
@@ -202,6 +204,96 @@ def test_usage_is_counted_and_costs_come_from_prices_or_the_endpoint(server: Cha
     server.replies = [(200, {}, reply[2] | {"usage": {"cost": 0.25}})]
     episode, _, _ = talk(server)
     assert episode.usage == Usage(1, 0, 0, 0, 0, 0.25)
+
+
+# Tools --------------------------------------------------------------------------------------------
+
+
+def called(*calls: Any, content: str | None = None, **more: Any) -> Reply:
+    listed = [
+        {"id": f"call_{n}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for n, (name, arguments) in enumerate(calls)
+    ]
+    return said(content, tool_calls=listed, **more)
+
+
+RED = ("act", '{"action": "red"}')
+
+
+def test_a_call_is_an_action_and_what_it_brought_is_the_tools_answer(server: ChatServer) -> None:
+    server.then = lambda _: called(RED, reasoning="red it is")
+    _, answers, _ = talk(server, turns=2, style="tools")
+    assert [(one.action, one.error) for one in answers] == [("red", None)] * 2
+    text = '<think>red it is</think><tool_call>{"name": "act", "arguments": {"action": "red"}}'
+    assert answers[0].text == f"{text}</tool_call>"
+    first, second = server.requests
+    (tool,) = first["tools"]
+    assert tool["function"]["name"] == "act"
+    assert first["parallel_tool_calls"] is False
+    assert "<action>" not in first["messages"][-1]["content"]
+    call, reply = second["messages"][-2:]
+    assert (call["role"], call["content"]) == ("assistant", None)
+    assert call["tool_calls"][0]["function"] == {"name": "act", "arguments": '{"action": "red"}'}
+    assert (reply["role"], reply["tool_call_id"]) == ("tool", "call_0")
+    assert "see 1" in reply["content"]
+
+
+def test_a_context_that_is_rebuilt_tells_what_was_called_as_an_action(server: ChatServer) -> None:
+    server.then = lambda _: called(RED)
+    talk(server, turns=3, style="tools", context="window(1)")
+    messages = server.requests[2]["messages"]
+    assert [one["role"] for one in messages] == ["user"]
+    assert "Action 2: 'red'" in messages[0]["content"]
+    assert server.requests[2]["tools"]
+
+
+def test_an_answer_without_a_call_is_followed_by_a_message(server: ChatServer) -> None:
+    server.replies = [said("red")]
+    server.then = lambda _: called(RED)
+    _, (first, second), _ = talk(server, turns=2, style="tools")
+    assert (first.action, first.error) == ("", "there is no tool call")
+    assert second.action == "red"
+    assert [one["role"] for one in server.requests[1]["messages"]] == ["user", "assistant", "user"]
+
+
+def test_each_of_several_calls_is_answered_and_none_is_taken(server: ChatServer) -> None:
+    server.replies = [called(RED, ("act", '{"action": "blue"}'), content="both!")]
+    server.then = lambda _: called(RED)
+    _, (first, _), _ = talk(server, turns=2, style="tools")
+    assert (first.action, first.error) == ("", "there are 2 tool calls, expected one")
+    sent = server.requests[1]["messages"][-3:]
+    assert sent[0]["content"] == "both!"
+    assert [one["tool_call_id"] for one in sent[1:]] == ["call_0", "call_1"]
+
+
+@pytest.mark.parametrize(
+    "calls", [[{"id": "1"}], ["act"], "act", {"a": 1}, [{"function": {"name": 1}}], [[]], [None]]
+)
+def test_calls_of_any_shape_are_a_parse_error_and_go_back_as_text(
+    server: ChatServer, calls: Any
+) -> None:
+    server.replies = [said(None, tool_calls=calls)]
+    server.then = lambda _: called(RED)
+    _, (first, second), _ = talk(server, turns=2, style="tools")
+    assert first.action == ""
+    assert first.error == "the tool call has no function with a name and arguments"
+    assert second.action == "red"
+    assert "<tool_call>" in server.requests[1]["messages"][1]["content"]
+
+
+def test_halves_of_characters_in_a_call_are_sent_as_question_marks(server: ChatServer) -> None:
+    server.then = lambda _: called(("act", '{"action": "red\ud83d"}'))
+    talk(server, turns=2, style="tools")
+    (call,) = server.requests[1]["messages"][1]["tool_calls"]
+    assert call["function"]["arguments"] == '{"action": "red?"}'
+
+
+def test_calls_that_were_not_asked_for_are_not_read(server: ChatServer) -> None:
+    server.replies = [called(RED, content="<think>hm</think><action>blue</action>")]
+    _, (answer, _), _ = talk(server, turns=2)
+    assert answer.action == "blue"
+    assert "tools" not in server.requests[0]
+    assert "tool_calls" not in server.requests[1]["messages"][1]
 
 
 # What goes wrong ----------------------------------------------------------------------------------
@@ -373,6 +465,31 @@ def test_the_command_evaluates_an_endpoint(
     code, _, err = run(*remote, "--model", "m", "-n", "1")
     assert (code, err.count("\n")) == (1, 1)
     assert "the key is read from OPENAI_API_KEY" in err
+
+
+def test_the_command_evaluates_an_endpoint_that_calls_tools(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def follow_by_call(request: dict[str, Any]) -> Reply:
+        reply = follow(request)
+        assert reply is not None
+        content = reply[2]["choices"][0]["message"]["content"]
+        action = content.removeprefix("<action>").removesuffix("</action>")
+        return called(("act", json.dumps({"action": action})))
+
+    server.then = follow_by_call
+    words = ["--policy", "openai", "--base-url", server.url, "--model", "m", "--template", "tools"]
+    command = ["agentgym", "eval", "--suite", "corridor/test", "-n", "4", *words]
+    monkeypatch.setattr(sys, "argv", [*command, "-o", str(tmp_path)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code in (0, None)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "4/4" in out
+    prompt = load_prompt("corridor", "tools", "full")
+    assert read_results(tmp_path).protocol.prompt == prompt.digest
+    assert {one["role"] for one in server.requests[-1]["messages"]} >= {"assistant", "tool"}
 
 
 def test_halves_of_characters_are_sent_as_question_marks(server: ChatServer) -> None:
