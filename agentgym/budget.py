@@ -156,11 +156,10 @@ def _told(env: TextEnv, task: str, script: Script) -> Iterator[int]:
     observation, info = env.reset(seed=0, options={"task": task})
     turn, said, over = 0, 0, False
     while not over and turn < _TURNS:
-        can = info.get("admissible_actions")
-        more = info.get("templates", ()), info.get("objects", ())
-        context = conversation.observe(View(observation, info["goal"], turn, can, None, *more))
+        context = conversation.observe(View.of(observation, info, turn))
         yield len(context) - said
-        action = (env.expert() if env.has_expert else None) or draws.choice(can or ("look",))
+        can = info.get("admissible_actions") or ("look",)
+        action = (env.expert() if env.has_expert else None) or draws.choice(can)
         ids = script.chat.said_ids(script.prompt.template.format.write(action))
         conversation.say(Sample(ids, (0.0,) * len(ids), None, "stop", 0))
         said += len(ids) if script.prompt.context.window is None else 0

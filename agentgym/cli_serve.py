@@ -6,6 +6,7 @@ The one serves a model for training, the other environments, one command for eac
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -116,7 +117,7 @@ def serve(
 ) -> None:
     """Serve a model with vLLM to training on this machine, watched and started again."""
     from agentgym.policies.bundled import resolve_model
-    from agentgym.policies.serve_command import API_KEY, Served, ServeOptions
+    from agentgym.policies.serve_command import Served, ServeOptions
     from agentgym.policies.serve_many import ModelServers
 
     folder = resolve_model(model)
@@ -139,15 +140,18 @@ def serve(
             lora_rank=lora_rank,
         )
         with ModelServers(served, options, path, say) as servers:
-            where, flags = (glue.join(servers.urls) for glue in (", ", " --server "))
-            who = (
-                "this machine only"
-                if is_loopback(host)
-                else f"who has ${API_KEY}; it takes no weights"
-            )
-            say(f"{served.name} is served at {where}, for {who}; ctrl-c ends it")
-            say(f"train with it: agentgym train --env ENV --model {model} --server {flags}")
+            _introduce(model, served.name, servers.urls, host)
             servers.wait()
+
+
+def _introduce(model: str, name: str, urls: Sequence[str], host: str) -> None:
+    from agentgym.policies.serve_command import API_KEY
+
+    where, flags = (glue.join(urls) for glue in (", ", " --server "))
+    own = is_loopback(host)
+    who = "this machine only" if own else f"who has ${API_KEY}; it takes no weights"
+    say(f"{name} is served at {where}, for {who}; ctrl-c ends it")
+    say(f"train with it: agentgym train --env ENV --model {model} --server {flags}")
 
 
 def _with_own_head(model: str, folder: Path) -> str:

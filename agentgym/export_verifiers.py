@@ -149,15 +149,7 @@ async def _play(
     """Play until the environment or the agent ends it; return the reward and the metrics."""
     (observation, info), turn, parsed, reward, over = seen, 0, 0, 0.0, False
     while not over:
-        view = View(
-            observation,
-            info["goal"],
-            turn,
-            info.get("admissible_actions"),
-            None,
-            info.get("templates", ()),
-            info.get("objects", ()),
-        )
+        view = View.of(observation, info, turn)
         message = prompt.reply(view) if turn else prompt.opening(view)[-1]
         segment = await talk.turn(message["content"])
         if segment.terminated:

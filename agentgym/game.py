@@ -156,15 +156,7 @@ class Game:
         self.view = self._view(observation)
 
     def _view(self, observation: str) -> View:
-        return View(
-            observation,
-            self.info["goal"],
-            len(self.taken),
-            self.info.get("admissible_actions"),
-            None,
-            self.info.get("templates", ()),
-            self.info.get("objects", ()),
-        )
+        return View.of(observation, self.info, len(self.taken))
 
 
 def _turn(taken: Taken) -> Turn:

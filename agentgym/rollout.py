@@ -104,24 +104,15 @@ async def play(
         stop = None
         while stop is None:
             expert = await worker.expert() if voice.needs_expert else None
-            view = View(
-                observation,
-                info["goal"],
-                len(turns),
-                info.get("admissible_actions"),
-                expert,
-                info.get("templates", ()),
-                info.get("objects", ()),
-            )
-            anchor = info["anchor"]
-            said = await voice.answer(view)
+            said = await voice.answer(View.of(observation, info, len(turns), expert))
             if said is None:
                 stop = Stop.TOKENS
                 break
-            result, reward, terminated, truncated, info = await worker.step(said.action)
+            seen, anchor = observation, info["anchor"]
+            observation, reward, terminated, truncated, info = await worker.step(said.action)
             turns.append(
                 Turn(
-                    observation=observation,
+                    observation=seen,
                     text=said.text,
                     action=said.action,
                     parse_error=said.parse_error,
@@ -130,12 +121,24 @@ async def play(
                     anchor=anchor,
                 )
             )
-            observation = result
             stop = Stop.TERMINATED if terminated else Stop.TURNS if truncated else None
     except ContextOverflow:  # of this episode's request alone: it was sampled by itself
         stop = Stop.TOKENS
     except EnvFault as fault:
         stop, error = Stop.ERROR, str(fault)
+    return _trajectory(key, worker, voice, turns, info, stop, error)
+
+
+def _trajectory(
+    key: Key,
+    worker: Worker,
+    voice: Voice,
+    turns: Sequence[Turn],
+    info: Info,
+    stop: Stop,
+    error: str | None,
+) -> Trajectory:
+    """Return an episode that is over; what a fault ended is neither won nor scored."""
     return Trajectory(
         key=key,
         suite=worker.suite,

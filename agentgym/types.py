@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 
 class Stop(StrEnum):
@@ -283,6 +283,28 @@ class View:
     expert_action: str | None  # None unless the policy declared that it needs it
     templates: tuple[str, ...] = ()  # of actions, where the environment names those instead
     objects: tuple[str, ...] = ()  # what OBJ in a template may stand for
+
+    @classmethod
+    def of(
+        cls, observation: str, info: Mapping[str, Any], turn: int, expert: str | None = None
+    ) -> View:
+        """Return what an environment shows, from what it said.
+
+        Args:
+            observation: After a reset or a step.
+            info: Beside it; see :class:`Info`.
+            turn: How many turns were taken.
+            expert: What its expert would do; None where nobody is to know.
+        """
+        return cls(
+            observation,
+            info["goal"],
+            turn,
+            info.get("admissible_actions"),
+            expert,
+            info.get("templates", ()),
+            info.get("objects", ()),
+        )
 
 
 class TextPolicy(Protocol):
