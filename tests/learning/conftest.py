@@ -1,9 +1,12 @@
 """A model that knows the corridor's words and chooses at random, and runs that teach it to win."""
 
+import os
+import platform
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -170,6 +173,7 @@ class Learnt:
         return [line[name] for line in self.metrics]
 
 
+Keep = Callable[[str, int, Learnt], None]
 Learn = Callable[[Config], Learnt]
 Cloned = Callable[[], Learnt]
 
@@ -206,3 +210,50 @@ def cloned(random_player: Path) -> Cloned:
         return Learnt(before, after, [], time.process_time() - begun)
 
     return cloned
+
+
+# What is kept of it -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def keep() -> Iterator[Keep]:
+    """Keeps what was learnt, and writes it down at the end where AGENTGYM_LEARNING_WRITE says."""
+    rows: list[tuple[str, int, Learnt]] = []
+    yield lambda *row: rows.append(row)
+    where = os.environ.get("AGENTGYM_LEARNING_WRITE")
+    if where and rows:
+        Path(where).write_text(page(rows), encoding="utf-8")
+
+
+def page(rows: list[tuple[str, int, Learnt]]) -> str:
+    """Return what was learnt as Markdown."""
+    slowest = max(run.seconds for _, _, run in rows)
+    lines = [
+        "# Every method teaches a random player of the corridor",
+        "",
+        "`make test-learning`: success on 64 held-out tasks before and after, and the processor's"
+        " seconds that the run took, both evaluations included. The test asks for 0.9 and for what"
+        f" each method's own metrics must show. The slowest took {slowest:.1f} s.",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores, one thread, Python"
+        f" {platform.python_version()}, torch {torch.__version__}, on a machine that may have done"
+        " other things too.",
+        "",
+        "| method | seed | before | after | processor s |",
+        "|---|---:|---:|---:|---:|",
+        *(
+            f"| {name} | {seed} | {run.before:.2f} | {run.after:.2f} | {run.seconds:.1f} |"
+            for name, seed, run in rows
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """Return what the processor calls itself."""
+    told = Path("/proc/cpuinfo")
+    for line in told.read_text(encoding="utf-8").splitlines() if told.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,6 +1,7 @@
 """Every method teaches a random player of the corridor to win tasks that it never trained on.
 
-One seed each; AGENTGYM_LEARNING_SEEDS=3 takes three, as ``make test-learning`` does.
+One seed each; AGENTGYM_LEARNING_SEEDS=3 takes three, as ``make test-learning`` does, and
+AGENTGYM_LEARNING_WRITE writes what was found into that file.
 """
 
 import os
@@ -17,6 +18,9 @@ from agentgym.trainers.registry import method_names
 pytestmark = pytest.mark.timeout(600)  # a busy machine may take its time
 SEEDS = range(int(os.environ.get("AGENTGYM_LEARNING_SEEDS", "1")))
 BASELINE, ENOUGH = 0.4, 0.9  # one who chooses any door wins 0.14
+SLOWEST = 24.0
+"""Seconds of a processor. An ordinary one is to need 8 at most; one that others use at the same
+time shares its caches and its core with them, and may need three times as long."""
 
 
 class Case(NamedTuple):
@@ -25,6 +29,12 @@ class Case(NamedTuple):
     method: Mapping[str, object] = MappingProxyType({})
     changes: Mapping[str, object] = MappingProxyType({})
     acted: Callable[..., bool] | None = None
+
+
+def distance_of_values(run) -> list[float]:
+    """Return how far the critic's mean was from what came of the steps."""
+    pairs = zip(run.seen("critic/value_mean"), run.seen("critic/return_mean"), strict=True)
+    return [abs(value - outcome) for value, outcome in pairs]
 
 
 CASES = {
@@ -42,7 +52,8 @@ CASES = {
         {"aggregation": "seq-mean-token-mean"},
         {"optim": {"lr": 1e-3, "critic": {"lr": 1e-2}}},
         lambda run: (
-            max(run.seen("critic/explained_variance")) > 0.05
+            run.seen("critic/loss")[-1] < 0.5 * run.seen("critic/loss")[0]
+            and distance_of_values(run)[-1] < 0.5 * distance_of_values(run)[0]
             and min(run.seen("critic/grad_norm")) > 0
         ),
     ),
@@ -99,18 +110,22 @@ def test_the_model_is_as_small_as_is_said(random_player) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", CASES)
-def test_a_random_player_learns_to_win_held_out_tasks(name, seed, make_config, learn) -> None:
+def test_a_random_player_learns_to_win_held_out_tasks(name, seed, make_config, learn, keep) -> None:
     case = CASES[name]
     run = learn(make_config({"name": name, **case.method}, {"seed": seed}, case.changes))
     found = f"{name}, seed {seed}: {run.before:.2f} to {run.after:.2f}"
     sys.stdout.write(f"{found} in {run.seconds:.1f} s of processor time\n")
+    keep(name, seed, run)
     assert run.before < BASELINE
     assert run.after >= ENOUGH, [round(rate, 2) for rate in run.seen("episode/success_rate")]
     assert case.acted is None or case.acted(run)
+    assert run.seconds < SLOWEST
 
 
-def test_cloning_one_who_follows_teaches_it_too(cloned) -> None:
+def test_cloning_one_who_follows_teaches_it_too(cloned, keep) -> None:
     run = cloned()
+    keep("sft", 0, run)
     sys.stdout.write(f"sft: {run.before:.2f} to {run.after:.2f} in {run.seconds:.1f} s\n")
     assert run.before < BASELINE
     assert run.after >= ENOUGH
+    assert run.seconds < SLOWEST
