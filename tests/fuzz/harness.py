@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,12 @@ from agentgym.errors import AgentGymError
 
 HANG_S = 1.0  # of the processor: a machine that is busy with other things is no hang
 _OURS = Path(__file__).parents[2]
-_OPENING = frozenset({"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir"})
+_READING = frozenset({"os.listdir", "os.scandir"})
+_CHANGING = {  # and how many paths come first
+    "os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.symlink": 2, "os.link": 2,
+    "os.truncate": 1,
+}  # fmt: skip
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 @dataclass
@@ -45,7 +50,8 @@ def run(
         name: Of the target.
         target: May raise what this package raises, and nothing else; what must hold is asserted.
         inputs: What it gets.
-        home: The only folder that it may look into, beside code.
+        home: The only folder that it may look into, beside code, and where it works. Beside it
+            nothing may be changed.
     """
     result = Result(name)
     begun = time.monotonic()
@@ -110,21 +116,37 @@ def _watching(home: Path) -> Iterator[set[str]]:
         sys.addaudithook(_hook)
         _hooked.append(True)
     outside: set[str] = set()
-    _homes.append((os.path.realpath(home), outside))
-    try:
-        yield outside
-    finally:
-        _homes.pop()
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    # What is opened below an open folder is told by its name alone, as if it were here.
+    with chdir(home):
+        _homes.append((os.path.realpath(home), outside))
+        try:
+            yield outside
+        finally:
+            _homes.pop()
+            sys.dont_write_bytecode = before
 
 
 _hooked: list[bool] = []
-_CODE = tuple(map(os.path.realpath, (sys.prefix, sys.base_prefix, _OURS, *sys.path[1:])))
+_FOLDERS = [_OURS / name for name in ("agentgym", "envs", "policies", "trainers", "tests/fuzz")]
+_PATH = [path for path in map(os.path.realpath, sys.path) if not _OURS.is_relative_to(path)]
+_CODE = [*map(os.path.realpath, (sys.prefix, sys.base_prefix, *_FOLDERS)), *_PATH]
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    if not _homes or event not in _OPENING or not isinstance(arguments[0], str | bytes):
+    if not _homes:
+        return
+    changes = event in _CHANGING
+    if event == "open":
+        changes = isinstance(arguments[2], int) and bool(arguments[2] & _WRITES)
+    elif not changes and event not in _READING:
         return
     home, outside = _homes[-1]
-    path = os.path.realpath(os.fsdecode(arguments[0]))
-    if not path.startswith((home, *_CODE)):
-        outside.add(path)
+    allowed = [home] if changes else [home, *_CODE]
+    named = arguments[: _CHANGING.get(event, 1)]
+    paths = [os.fsdecode(one) for one in named if isinstance(one, str | bytes)]  # no open files
+    if event == "os.symlink":  # what it leads to is told from where it is
+        paths[0] = os.path.join(os.path.dirname(paths[1]), paths[0])
+    for path in map(os.path.realpath, paths):
+        if not any(path == folder or path.startswith(folder + os.sep) for folder in allowed):
+            outside.add(path)

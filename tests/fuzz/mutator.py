@@ -1,4 +1,7 @@
-"""Broken inputs made of good ones: bytes are flipped, cut, doubled and mixed, by a seed."""
+"""Broken inputs made of good ones: bytes are flipped, cut, doubled and mixed, by a seed.
+
+Neither hypothesis nor atheris makes them: docs/decisions/0016-own-mutator.md says why.
+"""
 
 from __future__ import annotations
 
