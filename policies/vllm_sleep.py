@@ -139,7 +139,7 @@ class Sleeper:
     def _refuse_sleepless(self, config: Any) -> None:
         """Refuse a server that would say that it sleeps, and keep its memory."""
         try:
-            device = config["device_config"]["device_type"]
+            device = config["device_config"]["device"]
             can = config["model_config"]["enable_sleep_mode"]
         except (TypeError, KeyError):  # another version's: it cannot be known
             return

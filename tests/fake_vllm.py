@@ -137,7 +137,7 @@ class FakeVLLM(ThreadingHTTPServer):
             return {"is_sleeping": bool(self.sleeping) or not self.runs.is_set()}
         if self.dev and path == "/server_info":
             config = {"model_config": {"enable_sleep_mode": self.sleep_mode}}
-            return {"vllm_config": config | {"device_config": {"device_type": self.device}}}
+            return {"vllm_config": config | {"device_config": {"device": self.device}}}
         if path in self.more_gets:
             return self.more_gets[path]()
         raise Refusal(404, "Not Found")

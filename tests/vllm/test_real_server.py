@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from contextlib import closing
 
 import pytest
@@ -18,13 +19,16 @@ import torch
 
 from agentgym.config import load, read_recipe
 from agentgym.console import say
+from agentgym.errors import ServerError
 from agentgym.policies import serve_many
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.policies.vllm_replica import farthest
+from agentgym.policies.vllm_sleep import Sleeper
 from agentgym.train import Reporter, run_training
 from agentgym.trainers.handover import HandOver
 from agentgym.trainers.lora import LoraOptions, add_adapter
+from agentgym.trainers.shared_gpu import SharedGpu
 from agentgym.types import Request
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -124,6 +128,51 @@ def test_stop_strings_end_turns_as_they_do_in_this_process(tiny, trained):
 
 def greedy(policy, trained):
     return [sample.ids for sample in ask(policy, requests(trained, 6, temperature=0.0))]
+
+
+def test_a_server_on_a_cpu_is_not_sent_to_sleep(tiny, trained):
+    options = ServerOptions(urls=(tiny.url,), sleep=True)
+    with pytest.raises(ServerError, match="is on a CPU, where vLLM does not sleep"):
+        VLLMPolicy(options, trained.tokenizer)
+
+
+@pytest.mark.parametrize("way", ["disk", "lora"])
+def test_a_server_takes_weights_between_the_two_steps_of_its_waking(
+    tiny, trained, way, tmp_path, monkeypatch
+):
+    # On a CPU it keeps its memory, but says and refuses what it would elsewhere.
+    monkeypatch.setattr(Sleeper, "_refuse_sleepless", lambda *_: None)
+    if way == "lora":
+        with policy_of(tiny, trained) as policy:
+            HandOver(trained, policy, tmp_path / "base", TOLERANCE, "disk")(0)
+        add_adapter(trained.model, LoraOptions(rank=8), seed=0)
+    options = ServerOptions(urls=(tiny.url,), sleep=True)
+    with closing(VLLMPolicy(options, trained.tokenizer, way)) as policy:
+        gpu = SharedGpu(policy)
+        hand_over = HandOver(trained, policy, tmp_path / "sync", TOLERANCE, way, gpu=gpu)
+        hand_over(0)
+        before = greedy(policy, trained)
+        for version in (1, 2):
+            hand_over.rest()
+            assert says_that_it_sleeps(tiny)
+            with torch.no_grad():
+                torch.manual_seed(version)
+                for parameter in trained.model.parameters():
+                    if parameter.requires_grad:
+                        parameter += 0.02 * torch.randn_like(parameter)
+            hand_over(version)  # compares the fixed tokens
+            assert not says_that_it_sleeps(tiny)
+        after = greedy(policy, trained)
+        assert after != before
+        assert after == greedy(trained, trained)
+        hand_over.rest()
+        hand_over.close()
+    assert not says_that_it_sleeps(tiny)  # as it was left
+
+
+def says_that_it_sleeps(server):
+    with urllib.request.urlopen(f"{server.url}/is_sleeping", timeout=10) as answer:
+        return json.load(answer)["is_sleeping"]
 
 
 @pytest.mark.parametrize("way", ["disk", "lora"])
