@@ -6,6 +6,7 @@ import hashlib
 import platform
 import signal
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -68,6 +69,9 @@ class Reporter:
     step: Callable[[dict[str, float]], None]
     stage: Callable[[str], None] = lambda _: None
 
+
+_TOLD_TWICE_S = 5.0
+"""A launcher passes on a signal that a job's manager may have sent to each process itself."""
 
 SILENT = Reporter(lambda _: None, lambda _: None)
 """Tells nobody: of the processes of a run the first one speaks."""
@@ -221,7 +225,8 @@ def run_training(
         worlds = open_worlds(
             config, suites, scripts, stack, method, learner, sampler, by_first=serving.is_asked
         )
-        interrupted = stack.enter_context(interrupts(reporter.say))
+        twice_s = _TOLD_TWICE_S if ranks.size > 1 else 0.0
+        interrupted = stack.enter_context(interrupts(reporter.say, twice_s))
         watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
         begins = _both(stack.enter_context(watched), reporter.stage)
         trackers = config.trackers if ranks.is_first else ()
@@ -513,20 +518,27 @@ def _keep(run: RunFolder, step: int, below: str, trajectories: Sequence[Trajecto
 
 
 @contextmanager
-def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether an interrupt came; a second one is raised where it comes."""
-    asked = False
+def interrupts(say: Callable[[str], None], twice_s: float = 0.0) -> Iterator[Callable[[], bool]]:
+    """Yield what tells whether an interrupt came; a second one is raised where it comes.
+
+    Args:
+        say: Told of the first one.
+        twice_s: So many seconds later a second one is taken for the first one told again.
+    """
+    asked: float | None = None
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked is not None:
+            if time.monotonic() - asked < twice_s:
+                return
             raise KeyboardInterrupt
-        asked = True
+        asked = time.monotonic()
         say("interrupted: the step under way is finished and saved; once more ends at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: asked is not None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,9 +1,11 @@
 """The page about GPUs: its plans are those that are reckoned, its job files are understood."""
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import time
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -114,6 +116,49 @@ def test_a_job_of_slurm_is_a_script(path: Path) -> None:
     assert all(
         re.fullmatch(r"#SBATCH --[a-z-]+(=\S+)?", line) for line in lines if "#SBATCH" in line
     )
+
+
+PROGRAM = """#!/bin/bash
+name=training; case "$*" in *"agentgym serve"*) name=servers ;; esac
+say() { echo "$name $1" >> "$LOG"; }
+trap 'say told; sleep 0.3; say done; exit 7' TERM
+say there
+while :; do sleep 0.02; done
+"""
+HOSTS = """#!/bin/bash
+printf 'one\\ntwo\\nthree\\n'
+"""
+
+
+@pytest.mark.parametrize("name", ["one-node", "nodes"])
+def test_a_job_that_is_told_to_end_ends_the_training_first_and_waits_for_it(
+    name: str, tmp_path: Path
+) -> None:
+    log, programs = tmp_path / "log", tmp_path / "programs"
+    programs.mkdir()
+    for program, text in (("accelerate", PROGRAM), ("srun", PROGRAM), ("scontrol", HOSTS)):
+        (programs / program).write_text(text)
+        (programs / program).chmod(0o755)
+    given = {"PATH": f"{programs}:{os.environ['PATH']}", "LOG": str(log)}
+    slurm = {"SLURM_JOB_NAME": "a", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "x"}
+    job = subprocess.Popen(["bash", JOBS / f"{name}.sbatch"], cwd=tmp_path, env=given | slurm)
+    servers = name == "nodes"
+
+    def said() -> list[str]:
+        return log.read_text().splitlines() if log.exists() else []
+
+    try:
+        until = time.monotonic() + 60
+        while len(said()) < 1 + servers and time.monotonic() < until:
+            time.sleep(0.02)
+        job.terminate()
+        assert job.wait(60) == 7  # the training's
+        expected = ["training told", "training done", *["servers told"] * servers]
+        while len(said()) < 1 + servers + len(expected) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert said()[1 + servers :][: len(expected)] == expected
+    finally:
+        job.kill()
 
 
 def test_the_job_of_ray_is_a_ray_job_with_pods_of_one_image() -> None:

@@ -27,7 +27,7 @@ from agentgym.envs.corridor import WORDS, CorridorEnv
 from agentgym.errors import CollapseError, DataError, UsageError
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.prompt import load_prompt
-from agentgym.train import Reporter, dry_run, resumed_config, run_training
+from agentgym.train import Reporter, dry_run, interrupts, resumed_config, run_training
 from agentgym.trainers.tiny import Shape, fresh_model, train_tokenizer
 
 QUIET = Reporter(lambda _: None, lambda _: None)
@@ -585,3 +585,15 @@ def test_trackers_are_told_each_step(
     run_training(config, tmp_path / "run", QUIET, resume=False)
     assert asked == [("tensorboard",), "run", 2]
     assert [without_times(metrics) for metrics in told] == lines(tmp_path / "run")
+
+
+def test_of_many_processes_a_signal_that_is_passed_on_to_each_again_is_one_interrupt() -> None:
+    with interrupts(lambda _: None, twice_s=600) as interrupted:
+        assert not interrupted()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupted()
+    with interrupts(lambda _: None) as interrupted:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
