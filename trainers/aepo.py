@@ -8,8 +8,8 @@
 
 G. Dong et al., "Agentic Entropy-Balanced Policy Optimization", arXiv 2510.14545. H_t and the
 branching itself are ARPO's (:mod:`agentgym.trainers.arpo`). H_root and H_tool are those of one
-pilot rollout of the task, at its first turn and at its others; the pilot is played beside the
-group and not trained on. l is on how many turns in a row, just before this one, the rollout or those it
+pilot rollout of the task, at its first turn and at its others; the pilot is played beside the group
+and not trained on. l is on how many turns in a row, just before this one, the rollout or those it
 branched off from have branched. The clip is the base's, with ``clip_high_gradient = "keep"``, which
 this method sets.
 
