@@ -165,7 +165,10 @@ def _hit(
     fault: Fault,
     rng: random.Random,
 ) -> bool:
-    """Start a run and hit it; return whether it was still going on then. It ends, or is killed."""
+    """Start a run and hit it; return whether it was still going on then. It ends, or is killed.
+
+    A run that ended by itself although it was killed had ended between the look and the signal.
+    """
     moment = Moment.draw(rng, _steps(fault, scenario), whole.start_s, whole.step_s)
     more = fault.before(folder, rng)
     log = folder.parent.with_suffix(".log")
@@ -175,7 +178,9 @@ def _hit(
         fault.strike(run)
     result.moment, result.told = moment.told(), "; ".join(run.told)
     result.ended = _wait(run.process, result)
-    return hit and "nothing to kill" not in result.told
+    killed = isinstance(fault, Signal) and fault.number is signal.SIGKILL
+    too_late = "nothing to kill" in result.told or (killed and result.ended == 0)
+    return hit and not too_late
 
 
 def _steps(fault: Fault, scenario: Scenario) -> range:

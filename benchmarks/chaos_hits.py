@@ -8,11 +8,13 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from processes import command, descendants
@@ -166,8 +168,8 @@ class KillBelow(Fault):
 class FullDisk(Fault):
     """The disk that the run is on fills up; there is room again before it is resumed.
 
-    As root the disk is a file system of its own in memory. Otherwise no file of the trainer may
-    become longer than some bytes, which looks the same to it but for the error's name.
+    Who may mount has a file system of its own in memory as the disk. Otherwise no file of the
+    trainer may become longer than some bytes, which looks the same to it but for the error's name.
     """
 
     size_mb: int = 48
@@ -175,21 +177,33 @@ class FullDisk(Fault):
     @property
     def by(self) -> str:
         """How the disk is made full."""
-        return "a file system of its own" if os.geteuid() == 0 else "RLIMIT_FSIZE"
+        return "a file system of its own" if self.mounts else "RLIMIT_FSIZE"
+
+    @cached_property
+    def mounts(self) -> bool:
+        """Whether a file system can be mounted here, which containers often refuse to root."""
+        if os.geteuid() != 0 or shutil.which("mount") is None:
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            if subprocess.run(self._mount(folder), capture_output=True, check=False).returncode:
+                return False
+            subprocess.run(["umount", folder], check=True)
+        return True
+
+    def _mount(self, folder: str) -> list[str]:
+        return ["mount", "-t", "tmpfs", "-o", f"size={self.size_mb}m", "agentgym-chaos", folder]
 
     def before(self, folder: Path, rng: random.Random) -> Mapping[str, str]:
         """Make ready."""
-        if os.geteuid() == 0:
-            options = f"size={self.size_mb}m"
-            words = ["mount", "-t", "tmpfs", "-o", options, "agentgym-chaos", str(folder.parent)]
-            subprocess.run(words, check=True)
+        if self.mounts:
+            subprocess.run(self._mount(str(folder.parent)), check=True)
         return {}
 
     def strike(self, run: Run) -> None:
         """Hit the run."""
         left = int(2 ** run.rng.uniform(0, 18))
         run.told.append(f"{left} bytes left")
-        if os.geteuid() != 0:
+        if not self.mounts:
             with suppress(ProcessLookupError):
                 limits = (left, resource.RLIM_INFINITY)
                 resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, limits)
@@ -205,7 +219,7 @@ class FullDisk(Fault):
 
     def tidy(self, folder: Path) -> None:
         """Give the file system back."""
-        if os.geteuid() == 0:
+        if self.mounts:
             subprocess.run(["umount", str(folder.parent)], check=True)
 
 

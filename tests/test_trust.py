@@ -1,6 +1,7 @@
 """What the code may not do, whoever changes it: write halves, run what it read, unpickle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,37 @@ def test_the_scan_sees_what_it_is_for() -> None:
         assert any(writes(*call) for call in calls(ast.parse(code))), code
     for code in ('open("x")', 'path.open("rb")', "walk.open(item)", "json.dumps(a)"):
         assert not any(writes(*call) for call in calls(ast.parse(code))), code
+
+
+CLOCKS = re.compile(
+    r"time\.(time|time_ns|localtime|gmtime|ctime|strftime)|(datetime\.)?datetime\.(now|utcnow|today)"
+    r"|(datetime\.)?date\.today"
+)
+WALL_CLOCKS: dict[str, str] = {}
+"""Why a file reads a clock that people set: nothing does, so that none that jumps is noticed."""
+
+
+def reads_wall_clock(tree: ast.Module) -> bool:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and CLOCKS.fullmatch(ast.unparse(node)):
+            return True
+        imported = node.names if isinstance(node, ast.ImportFrom) and node.module == "time" else []
+        if any(CLOCKS.fullmatch(f"time.{one.name}") for one in imported):
+            return True
+    return False
+
+
+def test_no_wall_clock_is_read() -> None:
+    found = {path for path, tree in modules() if reads_wall_clock(tree)}
+    assert found == WALL_CLOCKS.keys(), "take time.monotonic or time.perf_counter, or say why not"
+
+
+def test_the_scan_sees_what_reads_a_wall_clock() -> None:
+    bad = ("time.time()", "Dog(clock=time.time)", "from time import time", "datetime.now(UTC)",
+           "datetime.datetime.now()", "date.today()", "time.strftime('%Y')")  # fmt: skip
+    assert all(reads_wall_clock(ast.parse(code)) for code in bad)
+    good = ("time.monotonic()", "from time import perf_counter", "path.stat().st_mtime_ns")
+    assert not any(reads_wall_clock(ast.parse(code)) for code in good)
 
 
 UNSAFE = ("eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "yaml.load",

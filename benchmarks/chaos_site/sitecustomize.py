@@ -1,7 +1,9 @@
 """A clock that jumps: Python runs this at its start where the folder is on its path.
 
 ``CHAOS_CLOCK`` is ``FILE:SECONDS``: once the file is there, ``time.time`` and ``time.time_ns`` say
-so many seconds more. ``time.monotonic`` goes on as it promises to.
+so many seconds more. ``time.monotonic`` goes on as it promises to. ``datetime.now``, written in C,
+does not jump: agentgym's code reads no such clock (``test_no_wall_clock_is_read``), so that these
+two are for what it stands on.
 """
 
 import os
