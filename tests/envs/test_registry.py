@@ -111,9 +111,9 @@ def test_an_unknown_option_names_the_nearest():
         check_options(EnvSpec("corridor", {"turns": 3}))
 
 
-@pytest.mark.parametrize("env_id", ["agentgym/ALFWorld-v0", "agentgym/Corridor-v0"])
-def test_gymnasium_makes_an_environment_that_its_checker_accepts(env_id):
-    env = gymnasium.make(env_id)
+@pytest.mark.parametrize("name", ["ALFWorld", "Corridor", "Search", "WebShop"])
+def test_gymnasium_makes_an_environment_that_its_checker_accepts(name):
+    env = gymnasium.make(f"agentgym/{name}-v0")
     assert env.unwrapped is env  # snapshot() and expert() are at hand
     check_env(env)  # warnings are errors here
     env.close()

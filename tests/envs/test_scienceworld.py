@@ -7,7 +7,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from agentgym.envs.scienceworld import ScienceWorldEnv
 from agentgym.envs.scienceworld_game import UNKNOWN, Game
@@ -46,6 +48,13 @@ def listen_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[object, 
 
     monkeypatch.setattr(IsolatedSimulator, "ask", listen)
     return asked
+
+
+@pytest.mark.usefixtures("opened")
+def test_gymnasium_makes_an_environment_that_its_checker_accepts() -> None:
+    made = gymnasium.make("agentgym/ScienceWorld-v0")
+    check_env(made)  # warnings are errors here
+    made.close()
 
 
 # Scores ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ SPLITS = ("train", "dev", "test")
 LONGEST = 400  # turns of a gold path
 WALKED = ("boil/0", "find-plant/225", "lifespan-longest-lived/93", "use-thermometer/405")
 STEPS = 25
-RESETS = 200
+COMPARED = 20  # of them at least, in each task: a walk may end by failing it
+RESETS = 1000
+MB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +96,26 @@ def test_a_random_walk_says_and_scores_what_the_package_says(package: Any, task_
     assert observation == said
     assert info["goal"] in told["taskDesc"]
     rng = random.Random(task_id)
-    for _ in range(STEPS):
-        # Without questions: ours withdraws one that is not answered, the package's takes the next
-        # action for the answer.
-        actions = [one for one in package.get_valid_action_object_combinations() if one != "0"]
-        action = rng.choice([one for one in actions if not one.startswith("reset")])
+    steps = 0
+    while steps < STEPS:
+        action = a_valid_action(package, said, rng)
         observation, reward, terminated, _, info = env.step(action)
         said, change, done, told = package.step(action)
         assert (observation, round(100 * reward), terminated) == (said, change, done), action
         assert round(100 * info["score"]) == max(0, told["score"])
-        if terminated or said.startswith("Ambiguous"):
+        steps += 1
+        if done:
             break
     env.close()
+    assert steps >= COMPARED
+
+
+def a_valid_action(package: Any, said: str, rng: random.Random) -> str:
+    """Return an action to take: it fails no task, and answers where the simulator has asked."""
+    if said.startswith("Ambiguous"):  # ours withdraws a question, the package's is answered by all
+        return "0"
+    actions = package.get_valid_action_object_combinations()
+    return rng.choice([one for one in actions if not one.startswith(("reset", "focus", "0"))])
 
 
 def test_gold_paths_of_every_task_reach_the_whole_score() -> None:
@@ -132,17 +143,40 @@ def test_the_environment_keeps_the_contract() -> None:
     assert not [one for one in found if not one.passed]
 
 
-def test_many_episodes_need_no_more_memory_than_some() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_many_resets_need_no_more_memory_files_and_processes_than_some() -> None:
     POOL.close()
     env = ScienceWorldEnv("scienceworld/short-train")
     held = []
-    for number in range(RESETS):
+    for number in range(RESETS + 1):
         env.reset(seed=0, options={"task": env.suite.tasks[number % 20]})
         env.step("teleport to kitchen")
         if number % (RESETS // 4) == 0:
-            held.append(live_bytes(env))
+            held.append((live_bytes(env), resident_bytes(), open_files(), children()))
     env.close()
-    assert held[-1] - held[1] < 8 * 2**20
+    (live, resident, files, processes), last = held[1], held[-1]
+    assert len(POOL.pids()) == 1
+    assert last[0] - live < 8 * MB
+    assert last[1] - resident < 32 * MB
+    assert last[2:] == (files, processes)
+
+
+def resident_bytes() -> int:
+    """Return the memory of the one Java process; right after a collection, for the heap shrinks."""
+    (pid,) = POOL.pids()
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_files() -> int:
+    """Return how many files, pipes and sockets the one Java process has open."""
+    (pid,) = POOL.pids()
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def children() -> int:
+    """Return how many processes this one has started that are still there."""
+    threads = Path("/proc/self/task").iterdir()
+    return sum(len((thread / "children").read_text().split()) for thread in threads)
 
 
 def live_bytes(env: ScienceWorldEnv) -> int:
