@@ -2,6 +2,8 @@
 
     make benchmark-envs                              # everything, and writes benchmarks/envs.md
     python benchmarks/envs.py --only webshop search  # some of it, to look at
+    python benchmarks/envs.py --only webshop --write # and takes its place in the page
+    python benchmarks/envs.py --short                # a small part of it, to see that it runs
 
 Every figure comes from a fresh process, and everybody plays the same tasks with the same random
 actions. Times are of the processor, of all processes and Java machines together, so that a busy
@@ -16,7 +18,8 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -25,7 +28,6 @@ from envs_jobs import (
     MANY,
     SUBJECTS,
     Measured,
-    Scripts,
     Subject,
     article_search,
     measure_one,
@@ -33,15 +35,23 @@ from envs_jobs import (
     measure_search,
     shop_search,
 )
+from envs_page import OURS, PUBLISHED, Figures, page, section, sections
+from envs_scripts import Episode, script, spread
+
+from agentgym.envs.registry import env_class
 
 TIMES = 3  # that each of a pair is measured
+PAGE = Path(__file__).with_suffix(".md")
+_SEARCHES = {
+    "webshop": (shop_search, ("ours, exact", "Lucene", "rank_bm25", "bm25s")),
+    "search": (article_search, ("ours, fast", "bm25s", "rank_bm25", "Lucene")),
+}
+"""What is searched in an environment, and what can search it; ours first."""
 
-OURS = "here"
 
-
-def alternately(*jobs: Callable[[], Measured]) -> list[Measured]:
+def alternately(times: int, *jobs: Callable[[], Measured]) -> list[Measured]:
     """Do jobs in turn, several times; return the median of each figure of each job."""
-    rounds = [[job() for job in jobs] for _ in range(TIMES)]
+    rounds = [[job() for job in jobs] for _ in range(times)]
     return [_medians(runs) for runs in zip(*rounds, strict=True)]
 
 
@@ -52,9 +62,8 @@ def _medians(runs: Sequence[Measured]) -> Measured:
     }
 
 
-def beside_the_original(subject: Subject, scripts: Scripts) -> Iterator[str]:
-    """Yield the table of one environment, beside whoever else plays it."""
-    episodes = scripts.of(subject)
+def single(subject: Subject, episodes: Sequence[Episode], times: int) -> dict[str, Measured]:
+    """Measure one environment, beside whoever else plays it."""
     tasks, steps = subject.of_original
     fewer = [(task, actions[:steps]) for task, actions in episodes[:tasks]]
     columns = {OURS: lambda: measure_one(subject, episodes, "ours", {})}
@@ -62,148 +71,89 @@ def beside_the_original(subject: Subject, scripts: Scripts) -> Iterator[str]:
         columns[name] = lambda options=options: measure_one(subject, episodes, "ours", options)  # type: ignore[misc]
     if subject.original is not None:
         player = subject.original
-        columns["as published"] = lambda: measure_one(subject, fewer, player, {})
-    measured = dict(zip(columns, alternately(*columns.values()), strict=True))
-    original = measured.get("as published")
-    yield f"| one environment | {' | '.join(columns)} |{' ratio |' if original else ''}"
-    yield "|---|" + "---:|" * (len(columns) + bool(original))
-    for name, label, form in _ONE:
-        cells = [format(one[name], form) for one in measured.values()]
-        if original:
-            cells.append(f"{original[name] / measured[OURS][name]:,.1f}x")
-        yield f"| {label} | {' | '.join(cells)} |"
-    rates = [f"{1e3 / one['step_ms']:,.0f}" for one in measured.values()]
-    yield f"| steps a second and core | {' | '.join(rates)} |{' |' if original else ''}"
-    yield ""
+        columns[PUBLISHED] = lambda: measure_one(subject, fewer, player, {})
+    return dict(zip(columns, alternately(times, *columns.values()), strict=True))
+
+
+def pooled(
+    subject: Subject, episodes: Sequence[Episode], many: int
+) -> dict[tuple[int, int], Measured]:
+    """Measure one and many environments, inline and in processes: so many that all are held."""
+    copies = env_class(subject.spec.name).copies_per_process or many
+    most = max(2, -(-many // copies))
+    settings = [(0, 1), (0, many), (1, 1), (2, 2), (most, many)]
+    return {one: measure_pool(subject, episodes, *one) for one in settings}
+
+
+def searched(name: str, times: int) -> dict[str, Measured]:
+    """Measure search engines over the same texts; none where the environment has no search."""
+    if name not in _SEARCHES:
+        return {}
+    what, engines = _SEARCHES[name]
+    texts, queries, k = what()
+    jobs = [lambda name=name: measure_search(name, texts, queries, k) for name in engines]  # type: ignore[misc]
+    measured = dict(zip(engines, alternately(times, *jobs), strict=True))
+    return {name: {**one, "documents": len(texts), "k": k} for name, one in measured.items()}
+
+
+def measure(subject: Subject, load: float, times: int = TIMES, many: int = MANY) -> str:
+    """Measure all of one environment; return its section of the page."""
+    name = subject.spec.name
+    episodes = script(subject.spec, spread(subject.spec, subject.tasks), subject.steps)
+    figures = Figures(
+        single(subject, episodes, times),
+        pooled(subject, episodes, many),
+        searched(name, times) if subject.searched else {},
+    )
+    title = f"{name}: {subject.spec.options['suite']}"
+    played = _played(episodes, figures.one[OURS]["steps"])
+    return section(title, _told(name, load), subject.goals, figures, played)
+
+
+def _told(name: str, load: float) -> str:
+    cores = os.cpu_count() or 1
+    busy = ", which had other work to do: what is of the clock says little" if load > 0.5 else ""
+    return (
+        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `python benchmarks/envs.py --only"
+        f" {name}`, Python {platform.python_version()}, with a load of {load:.1f} beforehand on"
+        f" {cores} cores{busy}."
+    )
+
+
+def _played(episodes: Sequence[Episode], steps: float) -> str:
     searches = sum(one.startswith("search[") for _, actions in episodes for one in actions)
     mixed = f", {searches:,} of them searches" if searches else ""
-    yield f"{measured[OURS]['steps']:,.0f} random steps in {len(episodes) - 1} episodes{mixed}."
-    yield ""
+    return f"{steps:,.0f} random steps in {len(episodes) - 1} episodes{mixed}."
 
 
-_ONE = (
-    ("start_s", "start of Python, environment and first episode, s", ".2f"),
-    ("reset_ms", "reset to another task, ms", ",.1f"),
-    ("step_ms", "step, ms", ",.3f"),
-    ("step_wall_ms", "step, ms of the clock", ",.3f"),
-    ("memory_mb", "memory, MB", ",.0f"),
-)
-
-
-def in_processes(subject: Subject, scripts: Scripts) -> Iterator[str]:
-    """Yield the table of one and many environments, inline and in processes."""
-    episodes = scripts.of(subject)
-    settings = [(0, 1), (0, MANY), (1, 1), (2, 2), (2, MANY)]
-    measured = {one: measure_pool(subject, episodes, *one) for one in settings}
-    inline = measured[0, 1]["cpu_ms"]
-    yield (
-        "| played | a step, ms | of it the player's process, ms | steps a second of the clock |"
-        " memory, MB | a further environment, MB |"
+def _short(subject: Subject) -> Subject:
+    """Return the part of a subject that needs nothing else to be installed, and little time."""
+    goals = subject.goals if subject.original is None and not subject.searched else ()
+    return replace(
+        subject, tasks=3, steps=5, original=None, rehearsals=0, searched=False, goals=goals
     )
-    yield "|---|---:|---:|---:|---:|---:|"
-    for (workers, asked), one in measured.items():
-        where = f"in {workers} process{'es' * (workers > 1)}" if workers else "inline"
-        there, few = one["environments"], measured[workers, max(1, workers)]
-        more = there - few["environments"]
-        further = f"{(one['memory_mb'] - few['memory_mb']) / more:.1f}" if more else ""
-        held = "" if there == asked else f", {there} held"
-        cells = [
-            f"{asked} {where}{held}",
-            f"{one['cpu_ms']:.3f}",
-            f"{one['own_ms']:.3f}",
-            f"{one['steps_a_second']:,.0f}",
-            f"{one['memory_mb']:,.0f}",
-            further,
-        ]
-        yield f"| {' | '.join(cells)} |"
-    hop = measured[1, 1]["cpu_ms"] - inline
-    yield ""
-    yield _verdict(hop, inline, measured[1, 1]["own_ms"])
-    yield ""
-
-
-def _verdict(hop: float, inline: float, own: float) -> str:
-    """Say what a process costs, and what two could give at best."""
-    # Two cores share the work of a step and of its hop; the player's part is not divided.
-    best = min(2 * inline / (inline + hop), inline / own)
-    worth = "is worth it" if best > 1.2 else "costs more than it gives"
-    return (
-        f"A hop to a process and back costs {hop:.3f} ms beside a step of {inline:.3f} ms: two"
-        f" processes on two free cores would give {best:.1f} times the steps of one core inline, at"
-        f" best; a second process {worth}."
-    )
-
-
-def engines(
-    what: tuple[list[tuple[str, str]], list[str], int], names: Sequence[str]
-) -> Iterator[str]:
-    """Yield the table of search engines over the same texts."""
-    texts, queries, k = what
-    jobs = [lambda name=name: measure_search(name, texts, queries, k) for name in names]  # type: ignore[misc]
-    measured = dict(zip(names, alternately(*jobs), strict=True))
-    ours = measured[names[0]]
-    asked = len(ours["found"])
-    yield (
-        f"{len(texts):,} documents, {asked:,} different queries, the best {k} of each; as many"
-        " queries before, to warm up:"
-    )
-    yield ""
-    yield "| engine | index, s | query, ms | queries a second and core | ratio | same lists |"
-    yield "|---|---:|---:|---:|---:|---:|"
-    for name, one in measured.items():
-        same = sum(a == b for a, b in zip(one["found"], ours["found"], strict=True))
-        cells = [
-            name,
-            f"{one['build_s']:.2f}",
-            f"{one['query_ms']:.3f}",
-            f"{1e3 / one['query_ms']:,.0f}",
-            f"{one['query_ms'] / ours['query_ms']:.1f}x",
-            f"{same} of {asked}",
-        ]
-        yield f"| {' | '.join(cells)} |"
-    yield ""
-
-
-def page(names: Sequence[str]) -> Iterator[str]:
-    """Yield the whole report."""
-    scripts = Scripts()
-    load = os.getloadavg()[0]
-    yield "# What the environments cost"
-    yield ""
-    yield (
-        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `python benchmarks/envs.py` on"
-        f" {os.cpu_count()} cores with a load of {load:.1f} at the start, Python"
-        f" {platform.python_version()}. How it is measured: see the script."
-    )
-    yield ""
-    for subject in SUBJECTS:
-        name = subject.spec.name
-        if name not in names:
-            continue
-        yield f"## {name}: {subject.spec.options['suite']}"
-        yield ""
-        yield from beside_the_original(subject, scripts)
-        yield from in_processes(subject, scripts)
-        if name == "webshop":
-            yield from engines(shop_search(), ("ours, exact", "Lucene", "rank_bm25", "bm25s"))
-        if name == "search":
-            yield from engines(article_search(), ("ours, fast", "bm25s", "rank_bm25", "Lucene"))
 
 
 def main() -> None:
     """Measure, print, and write if asked to."""
-    known = [subject.spec.name for subject in SUBJECTS]
+    subjects = {subject.spec.name: subject for subject in SUBJECTS}
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", nargs="+", choices=known, default=known)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=subjects, default=list(subjects))
+    parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}")
+    parser.add_argument("--short", action="store_true", help="to see that it runs; not written")
     given = parser.parse_args()
-    lines = []
-    for line in page(given.only):
-        print(line, flush=True)
-        lines.append(line)
-    if given.write:
-        text = "\n".join(lines).rstrip() + "\n"
-        Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+    if given.short and given.write:
+        parser.error("--short is too little to be written")
+    kept = sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+    load = os.getloadavg()[0]  # of others: later ours is part of it
+    for name in given.only:
+        subject = subjects[name]
+        short = measure(_short(subject), load, 1, 4) if given.short else None
+        kept[name] = short or measure(subject, load)
+        print(kept[name], flush=True)
+        if given.write:  # after each: what was measured is not lost if the next one fails
+            whole = page({name: kept[name] for name in subjects if name in kept})
+            PAGE.write_text(whole, encoding="utf-8")
     sys.exit(0)
 
 

@@ -8,16 +8,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from envs_scripts import Episode, script, spread
+from envs_page import (
+    ALL_TOLD,
+    NONE_TOLD,
+    Goal,
+    Measured,
+    memory_of_a_further_one,
+    queries_a_second,
+    steps_a_second,
+    times_the_published_step,
+)
+from envs_scripts import Episode
 
 from agentgym.envs.search_generate import generate
 from agentgym.envs.webshop_generate import catalogue
 from agentgym.envs.webshop_search import searched_text
 from agentgym.types import EnvSpec
-
-Measured = dict[str, Any]
 
 MANY = 64  # environments
 QUERIES = 2000
@@ -34,6 +41,8 @@ class Subject:
     of_original: tuple[int, int] = (0, 0)  # tasks and steps a task that those play
     variants: tuple[tuple[str, dict[str, object]], ...] = ()  # other options, and what they are
     rehearsals: int = 0  # of the whole script, before it is measured: Java compiles as it goes
+    searched: bool = False  # whether search engines are measured too
+    goals: tuple[Goal, ...] = ()
 
 
 SUBJECTS = (
@@ -43,6 +52,7 @@ SUBJECTS = (
         steps=100,
         original="textworld",
         of_original=(5, 15),
+        goals=(Goal("≥ 1,000 steps a second and core", steps_a_second),),
     ),
     Subject(
         EnvSpec("scienceworld", {"suite": "scienceworld/panel-test", "max_turns": 10_000}),
@@ -51,29 +61,30 @@ SUBJECTS = (
         original="scienceworld",
         of_original=(8, 25),
         variants=(
-            ("every valid action told", {"actions": "all"}),
-            ("no action told", {"actions": "none"}),
+            (ALL_TOLD, {"actions": "all"}),
+            (NONE_TOLD, {"actions": "none"}),
         ),
         rehearsals=3,
+        goals=(
+            Goal("a step ≥ 3 times as fast as its own package's", times_the_published_step),
+            Goal("≤ 60 MB for a further environment", memory_of_a_further_one),
+        ),
     ),
-    Subject(EnvSpec("webshop", {"suite": "webshop/gen-test"}), tasks=520, steps=15),
-    Subject(EnvSpec("search", {"suite": "search/gen-test"}), tasks=360, steps=10),
+    Subject(
+        EnvSpec("webshop", {"suite": "webshop/gen-test"}),
+        tasks=520,
+        steps=15,
+        searched=True,
+        goals=(Goal("≥ 2,000 steps a second and core, searches among them", steps_a_second),),
+    ),
+    Subject(
+        EnvSpec("search", {"suite": "search/gen-test"}),
+        tasks=360,
+        steps=10,
+        searched=True,
+        goals=(Goal("≥ 500 queries a second on 10,000 articles", queries_a_second),),
+    ),
 )
-
-
-class Scripts:
-    """Scripts by subject, each made once."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, list[Episode]] = {}
-
-    def of(self, subject: Subject) -> list[Episode]:
-        """Return what is played in an environment."""
-        name = subject.spec.name
-        if name not in self._made:
-            tasks = spread(subject.spec, subject.tasks)
-            self._made[name] = script(subject.spec, tasks, subject.steps)
-        return self._made[name]
 
 
 def measure_one(
@@ -91,7 +102,8 @@ def measure_pool(
     subject: Subject, episodes: Sequence[Episode], workers: int, at_once: int
 ) -> Measured:
     """Measure environments in a pool of workers; 0 workers play inline."""
-    job = {"kind": "pool", "workers": workers, "at_once": at_once, "name": subject.spec.name}
+    job: Measured = {"kind": "pool", "workers": workers, "at_once": at_once}
+    job |= {"name": subject.spec.name, "rehearsals": subject.rehearsals}
     return _probe({**job, "options": dict(subject.spec.options), "episodes": list(episodes)})
 
 

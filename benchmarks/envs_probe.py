@@ -98,6 +98,8 @@ def pool(job: Job) -> Job:
             await asyncio.gather(*(lane(workers, one) for one in warm))
             memory = held_mb()
             shares = [episodes[n % len(episodes) :: lanes] for n in range(lanes)]
+            for _ in range(job["rehearsals"]):
+                await asyncio.gather(*(lane(workers, one) for one in shares))
             below = all_below()
             own, all_of_it, wall = time.process_time(), spent(below), time.perf_counter()
             steps = sum(await asyncio.gather(*(lane(workers, one) for one in shares)))
