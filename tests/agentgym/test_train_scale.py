@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,14 @@ def test_two_processes_play_learn_and_write_what_one_does(recipe, tmp_path) -> N
     assert about["processes"] == 2
 
 
+def test_two_processes_tell_how_all_rollouts_branched(recipe, tmp_path) -> None:
+    settings = tomllib.loads(recipe.read_text()) | {"method": {"name": "aepo", "alpha": 1.0}}
+    recipe.write_text(tomli_w.dumps(settings), encoding="utf-8")
+    one = train("alone", tmp_path / "one", recipe, "--steps", "1")
+    assert one[0]["tree/branches"] > 0
+    assert_same(one, train("torchrun", tmp_path / "both", recipe, "--steps", "1"))
+
+
 def test_two_processes_with_shards_learn_from_what_a_server_plays(
     recipe, corridor_model, serve_fake, tmp_path
 ) -> None:
@@ -161,3 +170,51 @@ def test_another_configuration_on_one_process_is_named(recipe, tmp_path) -> None
     said = " ".join((ended.stdout + ended.stderr).split())
     assert "agentgym: rank 1: the configuration is sha256" in said
     assert not (tmp_path / "run").exists()
+
+
+FAILING = """
+import os
+
+from agentgym.cli import main
+from agentgym.errors import DataError
+from agentgym.trainers import loop
+from agentgym.trainers.run_folder import RunFolder
+
+
+def fail(*_, **__):
+    raise DataError("there is no room")
+
+
+if os.environ["RANK"] == "{rank}":
+    setattr({where}, "{what}", fail)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "where", "what"),
+    [("0", "RunFolder", "save_checkpoint"), ("1", "loop", "collect_groups")],
+    ids=["the first one saves", "another one plays"],
+)
+def test_a_process_that_fails_is_named_with_its_reason_by_the_other(
+    rank, where, what, recipe, tmp_path
+) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING.format(rank=rank, where=where, what=what))
+    words = [*LAUNCHERS["torchrun"].split(), script, "train", "--recipe", recipe, "--steps", "1"]
+    begun = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, *map(str, words), "-o", str(tmp_path / "run")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode != 0
+    said = " ".join((ended.stdout + ended.stderr).split())
+    other = 1 - int(rank)
+    assert "agentgym: there is no room" in said
+    reason = f"rank {other} lost another process: rank {rank} ended: DataError: there is no room"
+    assert reason in said
+    assert time.monotonic() - begun < 200  # and not parallel.timeout
