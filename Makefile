@@ -111,7 +111,7 @@ gold-paths: .venv/.made # ScienceWorld's expert on its whole test split; takes h
 	$(BIN)/agentgym eval --suite scienceworld/test --policy expert --max-turns 400 --output runs/gold-paths
 
 killed: .venv/.made # evaluations that are killed at random moments end as unbroken ones; some minutes
-	$(BIN)/python benchmarks/killed.py
+	$(BIN)/python benchmarks/killed.py --write
 
 panels: .venv/.made # held-out panels under chance, experts and bundled models; goes on where it was
 	$(BIN)/python benchmarks/panels.py --write
