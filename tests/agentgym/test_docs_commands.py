@@ -105,7 +105,7 @@ def test_the_guide_to_playing_names_every_command_of_the_session() -> None:
 
 # Their blocks marked ``sh`` are run as they stand: above, in test_docs_gpus.py, test_export_env.py.
 STANDING = {"docs/evaluate.md", "docs/play.md", "docs/gpus.md", "docs/export.md"}
-PAGES = sorted({ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("environments/*.md")})
+PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md")})
 FILLED = {  # what stands in for what a reader has to fill in
     "…": ["--env", "alfworld"], "MODEL": ["alfworld-tiny"], "DIR": ["out"],
     "RUN": ["runs/seed-0"], "RUN…": ["runs/seed-0", "runs/seed-1"],
