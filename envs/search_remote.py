@@ -183,7 +183,8 @@ def _address(url: str) -> SplitResult:
     except ValueError:  # brackets that do not fit, a port that is no number
         known = False
     if not known or not url.isprintable() or " " in url:
-        raise UsageError(f"a retriever is the address of a server, http://…, got {url!r}")
+        shown = url.rpartition("@")[2]  # no password in a message
+        raise UsageError(f"a retriever is the address of a server, http://…, got {shown!r}")
     return parts
 
 

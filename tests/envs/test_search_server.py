@@ -212,9 +212,12 @@ def test_another_sites_name_for_this_machine_is_refused(address):
         assert connection.getresponse().status == 403
 
 
-def test_an_address_with_a_password_is_refused_without_telling_it():
-    with pytest.raises(UsageError, match="carries a password") as refused:
-        RemoteRetriever("http://me:hunter2@there.example")
+@pytest.mark.parametrize(
+    ("host", "why"), [("there.example", "carries a password"), ("h:abc", "got 'h:abc'")]
+)
+def test_an_address_with_a_password_is_refused_without_telling_it(host, why):
+    with pytest.raises(UsageError, match=why) as refused:
+        RemoteRetriever(f"http://me:hunter2@{host}")
     assert "hunter2" not in str(refused.value)
 
 
