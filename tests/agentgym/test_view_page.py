@@ -342,11 +342,26 @@ def test_nothing_sticks_out_and_text_can_be_read(
     browser: Any, serve: Show, make_run: MakeRun, scheme: str, width: int
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    url = serve(make_run())
+    folder = make_run()
+    steps = folder / "trajectories"
+    played = gzip.decompress((steps / "step_000002.jsonl.gz").read_bytes())
+    for n in (2, 3):
+        long = played.replace(b"task-", b"a-task-whose-name-is-wider-than-any-telephone-")
+        (steps / f"step_{n:06d}.jsonl.gz").write_bytes(gzip.compress(long))
+    shutil.rmtree(folder / "eval")
+    url = serve(folder)
     for view in ("curves", "trajectories", "t/0/train%2F2/1", "compare", "about"):
         goto(page, url, view)
         room = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert room <= 0, view
+        rims = page.locator(".bar select").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect().right)"
+        )
+        assert all(rim <= width for rim in rims), view
+        heads = page.locator(".row.head span").evaluate_all(
+            "all => all.filter(one => one.scrollWidth > one.clientWidth).map(o => o.textContent)"
+        )
+        assert heads == []
     style = "getComputedStyle(document.documentElement).getPropertyValue"
     for name in ("text", "quiet", "good", "bad", "accent"):
         ink, paper = (page.evaluate(f"{style}('--{n}').trim()") for n in (name, "raised"))

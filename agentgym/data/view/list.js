@@ -2,11 +2,11 @@
 
 const ROW = 28;
 const COLUMNS = [
-  ["run", "Run", 1.6], ["source", "Where", 1], ["won", "Result", 0.9], ["task", "Task", 2.4], ["goal", "Goal", 3],
-  ["member", "Episode", 1, "number"], ["task_type", "Type", 1.6], ["score", "Score", 0.7, "number"], ["stop", "Stop", 1.2],
-  ["turns", "Turns", 0.7, "number"], ["unparsed", "Off format", 1, "number", "turns whose text does not follow the action format"],
-  ["inadmissible", "Unknown", 0.9, "number", "turns with an action that the environment does not know"],
-  ["repeated", "Repeated", 1.1, "number", "turns that took the very action of the turn before"], ["return", "Return", 0.8, "number"], ["tokens", "Tokens", 0.8],
+  ["run", "Run", 1.6], ["source", "Where", 1], ["won", "Result", 0.9], ["task", "Task", 2.4], ["goal", "Goal", 2.6],
+  ["member", "Episode", 1.1, "number"], ["task_type", "Type", 1.6], ["score", "Score", 0.85, "number"], ["stop", "Stop", 1.35],
+  ["turns", "Turns", 0.85, "number"], ["unparsed", "Off format", 1.4, "number", "turns whose text does not follow the action format"],
+  ["inadmissible", "Unknown", 1.35, "number", "turns with an action that the environment does not know"],
+  ["repeated", "Repeated", 1.35, "number", "turns that took the very action of the turn before"], ["return", "Return", 1.05, "number"], ["tokens", "Tokens", 1],
 ];
 const filters = { text: "", run: "", source: "", won: "", stop: "", type: "", unparsed: false, inadmissible: false, repeated: false, tokens: false, branched: false };
 const order = { by: null, down: false };
@@ -21,7 +21,7 @@ async function viewList(main) {
   const table = el("div", { class: "table", role: "table", "aria-label": "Trajectories" }, head, body);
   const count = el("span", { class: "quiet", id: "count", role: "status" });
   const columns = COLUMNS.filter(([name]) => (name !== "run" || data.runs.length > 1) && (name !== "task_type" || rows.some(tellsMore)));
-  const layout = columns.map(([, , width]) => `minmax(0, ${width}fr)`).join(" ");
+  const layout = columns.map(([, , width]) => `minmax(${60 * width}px, ${width}fr)`).join(" ");
   head.style.gridTemplateColumns = layout;
 
   function refresh() {
