@@ -25,7 +25,7 @@ _SAME = (
     "samples",
     "max_turns",
 )
-_NOTED = ("agentgym", "commit", "versions", "seed", "prompt", "sampling")
+_NOTED = ("agentgym", "commit", "versions", "seed", "prompt", "tokenizer", "sampling")
 _RESAMPLES = 10_000
 _AT_ONCE = 2_000_000  # entries of one draw
 

@@ -67,6 +67,7 @@ class Model:
     script: Script
     sampling: SamplingOptions
     weights: str | None = None  # SHA-256 of its folder, or its commit on the hub
+    tokenizer: str | None = None  # SHA-256 of it and its chat template
     endpoint: str | None = None  # servers that others started, with weights of their own
 
 
@@ -146,6 +147,7 @@ def evaluate_model(
         sampling=model.sampling.model_dump(),
         prompt=model.script.prompt.digest,
         weights=model.weights,
+        tokenizer=model.tokenizer,
         endpoint=model.endpoint,
     )
 

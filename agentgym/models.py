@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -62,7 +63,8 @@ def open_model(
     hf.spare_threads(policy.model)
     prompt = _asked_prompt(name, policy.prompt, env, template, context)
     sampling = _fitting(name, policy, sampling)
-    return Model(name, policy, Script(prompt, policy.tokenizer), sampling, _weights(name, policy))
+    script, told = Script(prompt, policy.tokenizer), tokenizer_digest(policy.tokenizer)
+    return Model(name, policy, script, sampling, _weights(name, policy), told)
 
 
 @contextmanager
@@ -97,7 +99,8 @@ def open_served(
     with closing(VLLMPolicy(server, tokenizer, way=None)) as policy:
         sampling = _fitting(name, policy, sampling)
         urls = ", ".join(server.urls)
-        yield Model(name, policy, Script(prompt, tokenizer), sampling, endpoint=urls)
+        told = tokenizer_digest(tokenizer)
+        yield Model(name, policy, Script(prompt, tokenizer), sampling, None, told, urls)
 
 
 @contextmanager
@@ -158,6 +161,14 @@ def _refuse_run(folder: Path) -> None:
 def _weights(name: str, policy: Any) -> str | None:
     """Return SHA-256 over what a model folder loads, or the commit of a model of the hub."""
     return folder_digest(resolve_model(name)) or getattr(policy.model.config, "_commit_hash", None)
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return SHA-256 over a tokenizer of transformers: its rules, and its chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # one in Python alone has its pieces
+    rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    told = json.dumps([rules, tokenizer.chat_template], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def folder_digest(model: str) -> str | None:

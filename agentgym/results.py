@@ -46,6 +46,7 @@ class EvalProtocol:
     sampling: dict[str, object] | None = None  # of a model
     prompt: str | None = None  # SHA-256 of what a model is told, and how its answers are read
     weights: str | None = None  # SHA-256 of a model's folder, or its commit on the hub
+    tokenizer: str | None = None  # SHA-256 of a model's tokenizer and chat template
     endpoint: str | None = None  # that a model was asked at
     batch: int | None = None  # episodes sampled together, of a model in this process
 

@@ -22,7 +22,7 @@ from agentgym.errors import DataError
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 2
-"""Of ``results.json``; raised when its fields change."""
+"""Of ``results.json``; raised when files of before cannot be read: a new field has a default."""
 EVALUATION = "eval"
 """What the trajectories of an evaluation by itself are named; those in a run have a step."""
 

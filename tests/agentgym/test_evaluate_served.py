@@ -41,6 +41,7 @@ def test_greedy_a_served_model_plays_as_it_does_in_this_process(
     # Nobody here knows which weights the server has; it has been given none.
     assert there["protocol"]["endpoint"] == server.url
     assert there["protocol"]["weights"] is None
+    assert there["protocol"]["tokenizer"] == here["protocol"]["tokenizer"] is not None
     assert there["protocol"]["sampling"]["max_context"] == 256
     assert not [body for path, body in server.requests if path == "/collective_rpc"]
 

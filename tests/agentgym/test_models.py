@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from agentgym.errors import UsageError
-from agentgym.models import check_context, open_model, prompt_of
+from agentgym.models import check_context, open_model, prompt_of, tokenizer_digest
 from agentgym.policies.bundled import resolve_model
+from agentgym.policies.hf import load_tokenizer
 from agentgym.policies.prompt import load_prompt
 from agentgym.voices import SamplingOptions
 
@@ -49,6 +50,17 @@ def test_a_bundled_model_is_opened_with_its_own_prompt_and_whole_context() -> No
     assert model.sampling.temperature == 0.4
     assert model.sampling.max_context == model.policy.max_context == 2048
     model.policy.close()
+
+
+def test_the_digest_of_a_tokenizer_is_of_its_rules_and_its_chat_template() -> None:
+    folder = resolve_model("alfworld-tiny")
+    tokenizer, same = load_tokenizer(folder), load_tokenizer(folder)
+    digest = tokenizer_digest(tokenizer)
+    assert tokenizer_digest(same) == digest
+    same.chat_template += " "
+    assert tokenizer_digest(same) != digest
+    tokenizer.add_tokens("another")
+    assert tokenizer_digest(tokenizer) != digest
 
 
 def test_a_training_run_is_refused_with_the_path_of_its_last_model(tmp_path: Path) -> None:
