@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,18 @@ from agentgym.trainers.registry import build_chain
 from agentgym.trainers.rendezvous import joined
 from agentgym.trainers.rows import passes
 from agentgym.trainers.sharding import ParallelOptions
+from agentgym.trajectory_line import read_lines, trajectory_of
 from agentgym.types import Group, Key, Row, Stop, Trajectory, Turn
 
 VOCAB = 23
+RECORDED = Path(__file__).with_name("scale_recorded.jsonl.gz")
+"""Two groups of a step of alfworld-tiny in ALFWorld as its run wrote them, some won and some lost:
+
+    agentgym train --env alfworld --steps 1 --seed 1 --set rollout.tasks_per_step=10
+      --set rollout.group_size=5 --set env.max_turns=14 --set policy.sampling.temperature=1.2
+      --set save.token_fields=100 --set save.trajectories_every=1
+"""
+RECORDED_VOCAB = 1024
 STEPS = 10
 TEMPERATURE = 0.9
 SHAPES = ((2, 3), (4,), (1, 2, 3), (3, 1, 1, 2), (5,), (2, 2), (1, 1, 4), (3, 3), (2,), (1, 5))
@@ -114,6 +124,7 @@ def cases(dtypes: Sequence[str], weights: Sequence[str]) -> Iterator[Case]:
         yield Case("recomputed layers", "grpo", kind, optim={"gradient_checkpointing": True})
         yield Case("correction", "grpo", kind, optim={"correction": {"level": "sequence"}})
         yield Case("an adapter", "grpo", kind, lora=True)
+        yield Case("recorded in ALFWorld", "epo on ppo", kind, layout="recorded")
         yield Case("an adapter, with a critic", "ppo", kind, lora=True)
     if "sharded" in weights:
         yield Case("reduced after each", "epo on ppo", "sharded", parallel={"reduce": "each"})
@@ -126,17 +137,33 @@ def cases(dtypes: Sequence[str], weights: Sequence[str]) -> Iterator[Case]:
 
 
 def trajectories(layout: str) -> list[Group]:
-    """Return two groups of five random trajectories, half of them won.
+    """Return two groups of five trajectories: recorded ones, or random ones, half of them won.
 
     Turns meet few states, every other one leaves the action format, and an answer is the likelier
     the more was said, so that every method finds what it works on.
     """
+    if layout == "recorded":
+        played = map(_recorded, read_lines(RECORDED))
+        return [Group(task, tuple(g)) for task, g in groupby(played, key=lambda t: t.key.task)]
     groups = []
     for g in range(2):
         shapes = SHAPES[5 * g : 5 * g + 5]
         members = [_trajectory(g, m, shape, layout) for m, shape in enumerate(shapes)]
         groups.append(Group(f"t{g}", tuple(members)))
     return groups
+
+
+def _recorded(line: Mapping[str, Any]) -> Trajectory:
+    rows = tuple(
+        Row(
+            tuple(row["ids"]),
+            tuple(row["turn"]),
+            tuple(row["behaviour_logprob"]),
+            tuple(-1 if turn < 0 else 0 for turn in row["turn"]),
+        )
+        for row in line["rows"]
+    )
+    return replace(trajectory_of(line), rows=rows)
 
 
 def _trajectory(g: int, m: int, shape: Sequence[int], layout: str) -> Trajectory:
@@ -172,13 +199,13 @@ def model_of(case: Case) -> LlamaForCausalLM:
     """Return a Llama of a few thousand random weights, its embeddings tied."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=RECORDED_VOCAB if case.layout == "recorded" else VOCAB,
         hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=128,
+        max_position_embeddings=1024,
         initializer_range=0.3,
         tie_word_embeddings=True,
     )
