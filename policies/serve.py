@@ -10,7 +10,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,10 +20,10 @@ from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 
-from agentgym.door import LOOPBACK
-from agentgym.errors import ServerError
+from agentgym.errors import ServerError, UsageError
 from agentgym.files import make_folder
 from agentgym.policies import serve_guard
+from agentgym.policies.serve_address import free_port, refuse_taken, url_of
 from agentgym.policies.serve_command import (
     Served,
     ServeOptions,
@@ -39,6 +38,7 @@ _HEALTH_S = 5.0  # for an answer
 _HANGS_AFTER_S = 60.0  # without one
 _STARTS = 3  # in a row that fail before it is given up
 _CLOSE_S = 15.0
+_PORT_S = 10.0  # until the port of one that was killed is free
 _ERROR = re.compile(r"\b\w*(Error|Exception): ")
 _TAIL = 65536  # bytes of the log that are looked at
 
@@ -74,14 +74,15 @@ class ModelServer:
         say: Callable[[str], None],
         name: str = "vLLM",
     ) -> None:
-        port = options.port or _free_port()
+        port = options.port or free_port()
         options.refuse_open()
         host = options.host
+        self._address = host, port
         self._command = command_line(find_vllm(options.vllm), served, port, options.flags, host)
         self._environment = environment(served, options.devices, host)
         self._patience, self._say, self._log, self._name = options.patience, say, log, name
         make_folder(log.parent)
-        self.url = f"http://{LOOPBACK if host == '0.0.0.0' else host}:{port}"  # noqa: S104
+        self.url = url_of(host, port)
         self.restarts = 0
         self.asleep = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,6 +93,7 @@ class ModelServer:
         """Start it and wait until it is ready.
 
         Raises:
+            UsageError: Its port is taken.
             ServerError: It ended, or took too long; the message has the end of its log.
         """
         self.start()
@@ -109,19 +111,28 @@ class ModelServer:
         traceback: TracebackType | None,
     ) -> None:
         """End it, with all processes that it started."""
+        self.let_go()
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_CLOSE_S)
+        self._kill()
+
+    def let_go(self) -> None:
+        """Let it end, and do not wait until it has; :meth:`__exit__` does."""
         self._closing.set()
         if self._watcher.ident is not None:  # it was ready, and is watched
             self._watcher.join()
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        process.stdin.close()  # the guard ends the group
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_CLOSE_S)
-        self._kill()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()  # the guard ends the group
 
     def start(self) -> None:
-        """Start it, and wait for nothing; the block's end, or :meth:`__exit__`, ends it."""
+        """Start it, and wait for nothing; the block's end, or :meth:`__exit__`, ends it.
+
+        Raises:
+            UsageError: Its port is taken.
+        """
+        refuse_taken(*self._address)
         self._say(f"starting {self._name} at {self.url}; its log: {self._log}")
         self._start()
 
@@ -141,7 +152,7 @@ class ModelServer:
                     raise
                 self._say(f"{self._name} was killed while it was started, and is started again")
                 self._kill()
-                self._start()
+                self._start_again()
             else:
                 break
         self._watcher.start()
@@ -166,6 +177,10 @@ class ModelServer:
 
     # Inside -----------------------------------------------------------------------------------
 
+    def _start_again(self) -> None:
+        refuse_taken(*self._address, _PORT_S)
+        self._start()
+
     def _start(self) -> None:
         with self._log.open("ab") as log:
             self._begun_at = log.tell()
@@ -180,7 +195,7 @@ class ModelServer:
 
     def _wait_until_ready(self) -> None:
         begun = told = time.monotonic()
-        while not self._answers():
+        while not self._is_up():
             if self._ended():
                 raise ServerError(
                     f"{self._name} ended while it was started: {self._last_words()}; its log:"
@@ -202,7 +217,7 @@ class ModelServer:
         heard = time.monotonic()
         failures = 0
         while not self._closing.wait(_POLL_S * 4):
-            if self.asleep or self._answers():
+            if self.asleep or self._is_up():
                 heard, failures = time.monotonic(), 0
                 continue
             hangs = time.monotonic() - heard > _HANGS_AFTER_S
@@ -223,11 +238,11 @@ class ModelServer:
 
     def _restart(self) -> None:
         self._kill()
-        self._start()
         self.restarts += 1
         try:
+            self._start_again()
             self._wait_until_ready()
-        except ServerError as error:
+        except (ServerError, UsageError) as error:
             self._say(str(error))
         else:
             if not self._closing.is_set():
@@ -240,6 +255,10 @@ class ModelServer:
         assert self._process is not None
         code = self._process.poll()
         return code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+    def _is_up(self) -> bool:
+        """Return whether it answers; where it ended, whoever does is another."""
+        return not self._ended() and self._answers()
 
     def _answers(self) -> bool:
         # No proxy stands before this machine.
@@ -270,9 +289,3 @@ class ModelServer:
         said = [line.strip() for line in lines if line.strip()]
         errors = [line for line in said if _ERROR.search(line)] if self._ended() else []
         return (errors or said or ["(nothing)"])[-1][:300]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -59,15 +59,16 @@ class ModelServers:
         """Start all of them, and then wait until all are ready.
 
         Raises:
+            UsageError: A port is taken; none is left.
             ServerError: One ended, or took too long; the others are ended.
         """
         with ExitStack() as stack:
+            stack.push(self.__exit__)
             for server in self.servers:
                 server.start()
-                stack.push(server.__exit__)
             for server in self.servers:
                 server.wait_until_ready()
-            self._ends = stack.pop_all()
+            stack.pop_all()
         return self
 
     def __exit__(
@@ -76,8 +77,12 @@ class ModelServers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End them, with all processes that they started."""
-        self._ends.close()
+        """End them, with all processes that they started; all at once, as each takes its time."""
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.push(server.__exit__)
+            for server in self.servers:
+                server.let_go()
 
     def be_asleep(self, asleep: bool) -> None:
         """Take note that they were sent to sleep, or shall wake (:attr:`ModelServer.asleep`)."""

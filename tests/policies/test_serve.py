@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from agentgym.errors import DataError, ServerError, UsageError
-from agentgym.policies import serve, serve_command
+from agentgym.policies import serve, serve_command, serve_guard
 from agentgym.policies.serve import ModelServer
+from agentgym.policies.serve_address import refuse_taken, url_of
 from agentgym.policies.serve_command import (
     Served,
     ServeOptions,
@@ -76,11 +79,15 @@ def healthy(url):
     return False
 
 
-def alive(group):
-    """Return whether a process of a group is left that is more than a zombie."""
+def processes(group):
+    """Return the states of the processes of a group that are more than zombies."""
     rows = subprocess.run(["ps", "-eo", "pgid,stat"], capture_output=True, text=True, check=True)
     states = [row.split() for row in rows.stdout.splitlines()[1:]]
-    return any(int(pgid) == group and state[0] != "Z" for pgid, state in states)
+    return [state for pgid, state in states if int(pgid) == group and state[0] != "Z"]
+
+
+def alive(group):
+    return bool(processes(group))
 
 
 def within(seconds, condition):
@@ -151,6 +158,66 @@ def test_a_server_that_dies_in_its_sleep_is_started_again_when_it_shall_wake(vll
         assert server.restarts == 1
 
 
+@contextmanager
+def somebody_else(port=0):
+    """Another program, that answers everything as if it were well. Yields its port."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_anything):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_port_that_another_program_has_is_refused_and_nothing_is_started(vllm, tmp_path):
+    with somebody_else() as port:
+        options = ServeOptions(vllm=str(vllm), port=port)
+        server = ModelServer(Served(model="m", name="m"), options, tmp_path / "log", print)
+        with pytest.raises(UsageError, match=f"port {port} is taken.*another with --port"), server:
+            pass
+        several = servers_of(vllm, tmp_path, [])
+        several.servers[1]._address = ("127.0.0.1", port)
+        with pytest.raises(UsageError, match=f"port {port} is taken"), several:
+            pass
+        assert not alive(several.servers[0].group)
+    assert not (tmp_path / "log").exists()
+
+
+def test_another_program_that_takes_the_port_is_not_taken_for_the_server(
+    vllm, tmp_path, monkeypatch
+):
+    said: list[str] = []
+    taken = []
+
+    def be_second(host, port, _patience):
+        if not taken:
+            taken.append(stack.enter_context(somebody_else(port)))
+        refuse_taken(host, port)
+
+    with ExitStack() as stack, server_of(vllm, tmp_path, said) as server:
+        monkeypatch.setattr(serve, "refuse_taken", be_second)
+        os.killpg(server.group, signal.SIGKILL)
+        within(20, lambda: any("times in a row and is given up" in line for line in said))
+        assert healthy(server.url)  # as the other one says
+    assert f"port {taken[0]} is taken" in " ".join(said)
+
+
+def test_a_server_is_asked_where_it_listens():
+    assert url_of("127.0.0.1", 80) == "http://127.0.0.1:80"
+    assert url_of("0.0.0.0", 80) == "http://127.0.0.1:80"
+    assert url_of("::1", 80) == "http://[::1]:80"
+    assert url_of("::", 80) == "http://[::1]:80"
+    with pytest.raises(UsageError, match=r"nothing can listen at 192\.0\.2\.1, port 80"):
+        refuse_taken("192.0.2.1", 80)  # an address of no machine
+
+
 def test_a_server_that_no_longer_answers_is_replaced(vllm, tmp_path, monkeypatch):
     monkeypatch.setattr(serve, "_HANGS_AFTER_S", 0.5)
     monkeypatch.setattr(serve, "_HEALTH_S", 0.2)
@@ -177,7 +244,7 @@ def test_a_server_that_is_never_ready_is_given_up(tmp_path):
     server = ModelServer(served, options, tmp_path / "log", lambda _: None)
     with pytest.raises(ServerError, match=r"not ready after .* reading a large file"), server:
         pass
-    assert not alive(server.group)
+    within(5, lambda: not alive(server.group))
 
 
 def test_a_server_that_dies_again_and_again_is_given_up(vllm, tmp_path):
@@ -212,6 +279,31 @@ def test_a_server_does_not_outlive_a_starter_that_was_killed(tmp_path):
         assert alive(group)
         started.kill()
     within(10, lambda: not alive(group))
+
+
+def test_what_a_server_leaves_behind_is_ended_though_it_does_not_listen(tmp_path):
+    stubborn = program(
+        tmp_path / "stubborn", "(trap '' TERM; echo deaf; sleep 300) &", "exec sleep 300"
+    )
+    hurried = (
+        "import sys\nfrom agentgym.policies import serve_guard\n"
+        "serve_guard._GRACE_S = 0.5\nserve_guard.main()\n"
+    )
+    command = [sys.executable, "-c", hurried, stubborn]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) as guard:
+        assert guard.stdout.readline() == b"deaf\n"
+        guard.stdin.close()
+        within(10, lambda: not alive(guard.pid))
+
+
+def test_a_guard_does_not_wait_for_what_has_ended(tmp_path):
+    listens = program(tmp_path / "listens", "sleep 300 &", "exec sleep 300")
+    command = [sys.executable, serve_guard.__file__, listens]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
+        within(10, lambda: len(processes(guard.pid)) == 3)
+        guard.stdin.close()
+        assert guard.wait(serve_guard._GRACE_S / 2) == 128 + signal.SIGTERM
 
 
 # Several -----------------------------------------------------------------------------------------
@@ -258,6 +350,27 @@ def test_servers_are_waited_for_until_the_last_one_is_given_up(vllm, tmp_path):
         with pytest.raises(ServerError, match=r"vLLM 2 of 2 was given up"):
             servers.wait()
     assert sum("times in a row and is given up" in line for line in said) == 2
+
+
+def test_several_servers_are_told_to_end_before_any_is_waited_for(vllm, tmp_path):
+    wait_for_the_other = """
+import signal, time
+from pathlib import Path
+folder, port = Path(sys.argv[0]).parent, sys.argv[sys.argv.index("--port") + 1]
+
+def end(*_):
+    (folder / f"told-{port}").touch()
+    while len(list(folder.glob("told-*"))) < 2:
+        time.sleep(0.02)
+    (folder / f"ended-{port}").touch()
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+"""
+    (tmp_path / "healthy.py").write_text(HEALTHY.replace("print(", f"{wait_for_the_other}\nprint("))
+    with servers_of(vllm, tmp_path, []):
+        pass
+    assert len(list(tmp_path.glob("ended-*"))) == 2
 
 
 def test_ports_follow_one_another(vllm, tmp_path):
