@@ -138,7 +138,7 @@ class Http:
             raise Gone(f"nothing answers at {self.url}") from error
         except httpx2.TimeoutException as error:
             raise Lost(f"{what}: no answer in time (policy.server.timeout)") from error
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # or the answer is packed, and cannot be unpacked
             raise Lost(f"{what}: the connection broke ({type(error).__name__})") from error
         return self._read(what, answer)
 
@@ -155,12 +155,11 @@ class Http:
         if not answer.content:
             return None
         if "json" not in answer.headers.get("content-type", ""):
-            return answer.text  # what was done, in a sentence; or a page of something else
+            return _text(answer)  # what was done, in a sentence; or a page of something else
         try:
             return answer.json()
-        except ValueError as error:
-            start = answer.text[:60]
-            raise Lost(f"{what}: answered no JSON but {start!r}") from error
+        except (ValueError, RecursionError) as error:
+            raise Lost(f"{what}: answered no JSON but {_text(answer)[:60]!r}") from error
 
 
 def root_of(url: str) -> str:
@@ -180,11 +179,16 @@ def root_of(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
+def _text(answer: httpx2.Response) -> str:
+    """Return an answer as it is, in whatever encoding it says that it is."""
+    return answer.content.decode(errors="replace")
+
+
 def _reason(answer: httpx2.Response) -> tuple[str, str | None]:
     """Return what an error answer says, in one line, and the parameter it is about."""
     try:
-        error = json.loads(answer.text)["error"]
+        error = json.loads(answer.content)["error"]
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError, RecursionError):
-        message, param = answer.text, None
+        message, param = _text(answer), None
     return " ".join(message.split())[:300] or answer.reason_phrase, param

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import reprlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from agentgym.errors import ServerError
 from agentgym.policies.vllm_http import Lost
@@ -103,19 +105,24 @@ def read_choices(answer: Any, request: Request, n: int = 1) -> list[Said]:
     """
     try:
         choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise Lost(f"/v1/completions answered {_short(answer)}; expected choices") from error
     if len(choices) != n:
         raise Lost(f"/v1/completions answered {len(choices)} samples; asked for {n}")
     return [_read_choice(choice, request) for choice in choices]
 
 
-def _read_choice(choice: Any, request: Request) -> Said:
+def _read_choice(choice: dict[str, Any], request: Request) -> Said:
     ids, prompt = choice.get("token_ids"), choice.get("prompt_token_ids")
     if ids is None or prompt is None:
         raise ServerError(
             "the server returns no token ids, without which nothing can be trained on; vLLM does"
             " since 0.10.2 (return_token_ids): put no gateway in between that drops them"
+        )
+    if not _are_ids(ids) or not _are_ids(prompt) or not 1 <= len(ids) <= request.max_tokens:
+        raise Lost(
+            f"/v1/completions answered the tokens {_short(ids)} to {_short(prompt)}; expected 1 to"
+            f" {request.max_tokens} ids"
         )
     if tuple(prompt) != request.ids:
         raise ServerError(
@@ -124,14 +131,18 @@ def _read_choice(choice: Any, request: Request) -> Said:
         )
     finish = choice.get("finish_reason")
     if finish not in ("stop", "length"):
-        raise Lost(f"/v1/completions ended a sample by {finish!r}")
+        raise Lost(f"/v1/completions ended a sample by {_short(finish)}")
     logprobs = _logprobs(choice, ids)
-    entropies = None if request.top_k is None else _entropies(choice, request.top_k)
+    entropies = None if request.top_k is None else _entropies(choice, ids, request.top_k)
     return Said(tuple(ids), logprobs, entropies, finish)
 
 
-def _logprobs(choice: Any, ids: Sequence[int]) -> tuple[float, ...]:
-    found = (choice.get("logprobs") or {}).get("token_logprobs") or ()
+def _are_ids(found: object) -> TypeGuard[list[int]]:
+    return isinstance(found, list) and all(type(one) is int and one >= 0 for one in found)
+
+
+def _logprobs(choice: dict[str, Any], ids: Sequence[int]) -> tuple[float, ...]:
+    found = _of_logprobs(choice, "token_logprobs")
     if len(found) != len(ids) or not all(_is_logprob(value) for value in found):
         raise ServerError(
             f"the server returned {len(found)} log-probabilities for {len(ids)} sampled tokens, or"
@@ -141,18 +152,37 @@ def _logprobs(choice: Any, ids: Sequence[int]) -> tuple[float, ...]:
     return tuple(map(float, found))
 
 
-def _is_logprob(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value <= 1e-6
+def _of_logprobs(choice: dict[str, Any], name: str) -> list[Any]:
+    """Return a list of a choice's ``logprobs``; an empty one where it is left out."""
+    whole = choice.get("logprobs")
+    found = whole.get(name) if isinstance(whole, dict) else whole
+    if found is None:
+        return []
+    if not isinstance(found, list) or found is whole:
+        raise Lost(f"/v1/completions answered the logprobs {_short(whole)}; expected {name}")
+    return found
 
 
-def _entropies(choice: Any, k: int) -> tuple[float, ...]:
-    tops = choice["logprobs"].get("top_logprobs") or ()
-    if any(len(top) < k for top in tops) or len(tops) != len(choice["token_ids"]):
+def _is_logprob(value: object) -> TypeGuard[float]:
+    return type(value) in (int, float) and -sys.float_info.max <= value <= 1e-6  # type: ignore[operator] # one of the two
+
+
+def _entropies(choice: dict[str, Any], ids: Sequence[int], k: int) -> tuple[float, ...]:
+    tops = _of_logprobs(choice, "top_logprobs")
+    if not all(_are_named_logprobs(top) for top in tops):
+        raise Lost(
+            f"/v1/completions answered {_short(tops)}; expected log-probabilities by token for each"
+        )
+    if any(len(top) < k for top in tops) or len(tops) != len(ids):
         raise ServerError(
             f"the server returned fewer than the {k} likeliest tokens; start it with --max-logprobs"
             f" {k} or more"
         )
     return tuple(lumped_entropy(list(top.values()), k) for top in tops)
+
+
+def _are_named_logprobs(found: object) -> TypeGuard[dict[str, float]]:
+    return isinstance(found, dict) and all(_is_logprob(value) for value in found.values())
 
 
 def lumped_entropy(logprobs: Sequence[float], k: int) -> float:
@@ -176,14 +206,15 @@ def read_scores(answer: Any, ids: Sequence[int], start: int) -> list[float]:
     try:
         entries = answer["choices"][0]["prompt_logprobs"][start:]
         scores = [
-            float(entry[str(token)]["logprob"])
-            for entry, token in zip(entries, ids[start:], strict=True)
+            entry[str(token)]["logprob"] for entry, token in zip(entries, ids[start:], strict=True)
         ]
     except (TypeError, KeyError, IndexError, ValueError) as error:
         raise Lost(
             f"/v1/completions answered {_short(answer)}; expected prompt_logprobs"
         ) from error
-    return scores
+    if not all(_is_logprob(score) for score in scores):
+        raise Lost(f"/v1/completions scored {_short(scores)}; expected log-probabilities")
+    return [float(score) for score in scores]
 
 
 def top_logprobs(answer: Any) -> dict[str, float]:
@@ -193,11 +224,14 @@ def top_logprobs(answer: Any) -> dict[str, float]:
         Lost: The answer is not what vLLM answers.
     """
     try:
-        return dict(answer["choices"][0]["logprobs"]["top_logprobs"][0])
+        found = answer["choices"][0]["logprobs"]["top_logprobs"][0]
     except (TypeError, KeyError, IndexError) as error:
         raise Lost(f"/v1/completions answered {_short(answer)}; expected logprobs") from error
+    if not _are_named_logprobs(found):
+        raise Lost(f"/v1/completions answered {_short(found)}; expected log-probabilities")
+    return found
 
 
 def _short(answer: Any) -> str:
-    text = repr(answer)
+    text = reprlib.repr(answer)  # whatever its size and depth
     return text if len(text) < 80 else f"{text[:77]}…"

@@ -47,8 +47,10 @@ class FakeVLLM(ThreadingHTTPServer):
 
     ``faults`` are used up from the front by completions, one a request: ``drop`` hangs up,
     ``drop-late`` does so after the work, ``hang`` waits until ``unhang`` is set, a number is
-    answered as that status, ``garbage`` and ``page`` are no JSON, ``no-logprobs``, ``no-ids`` and
-    ``other-prompt`` lack or falsify something, ``abort`` stops short, ``ok`` does nothing.
+    answered as that status, ``garbage`` and ``page`` are no JSON, ``packed`` cannot be unpacked,
+    ``no-logprobs``, ``no-ids`` and ``other-prompt`` lack or falsify something, ``abort`` stops
+    short, ``ok`` does nothing. Bytes are answered as they are, and a dict replaces fields of each
+    choice.
     """
 
     daemon_threads = True
@@ -78,7 +80,7 @@ class FakeVLLM(ThreadingHTTPServer):
         self.deaf = False  # takes weights, says so, and does nothing
         self.healthy = True
         self.gone = False  # answers as a gateway does that has nothing behind it
-        self.faults: list[str | int] = []
+        self.faults: list[str | int | bytes | dict[str, Any]] = []
         self.unhang = threading.Event()
         self.dies = 0  # in the middle of this completion, the first time; 0: of none
         self.latency = 0.0  # seconds a completion takes
@@ -360,8 +362,12 @@ class _Answer(BaseHTTPRequestHandler):
             self._hang_up()
         elif isinstance(fault, int):
             self._send(fault, {"error": {"message": "ordered", "param": None, "code": fault}})
+        elif isinstance(fault, bytes):
+            self._send_bytes(200, fault)
         elif fault == "garbage":
             self._send_bytes(200, b'{"choices": [{"text": ')
+        elif fault == "packed":
+            self._send_bytes(200, b"{}", packed="gzip")
         elif fault == "page":
             self._send_bytes(200, b"<html>hello</html>", "text/html")
         else:
@@ -392,9 +398,16 @@ class _Answer(BaseHTTPRequestHandler):
         else:
             self._send_bytes(status, b"" if answer is None else json.dumps(answer).encode())
 
-    def _send_bytes(self, status: int, content: bytes, kind: str = "application/json") -> None:
+    def _send_bytes(
+        self,
+        status: int,
+        content: bytes,
+        kind: str = "application/json",
+        packed: str = "identity",
+    ) -> None:
         with suppress(ConnectionError):
             self.send_response(status)
+            self.send_header("Content-Encoding", packed)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -406,8 +419,10 @@ class _Answer(BaseHTTPRequestHandler):
             self.connection.shutdown(2)
 
 
-def _spoil(answer: Any, fault: str | int) -> Any:
+def _spoil(answer: Any, fault: str | int | dict[str, Any]) -> Any:
     for choice in answer.get("choices", ()) if isinstance(answer, dict) else ():
+        if isinstance(fault, dict):
+            choice.update(fault)
         if fault == "no-logprobs":
             choice["logprobs"] = None
         elif fault == "no-ids":

@@ -8,12 +8,15 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from email.message import Message as Headers
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
@@ -40,11 +43,14 @@ from agentgym.envs.search_retrieval import Hit
 from agentgym.envs.search_server import answer
 from agentgym.envs.webshop_files import read_mapping, read_products
 from agentgym.envs.webshop_search import product_index
+from agentgym.errors import ServerError
 from agentgym.journal import open_journal
 from agentgym.policies.action_format import action_format
 from agentgym.policies.chat import Chat
 from agentgym.policies.prompt import Prompt, Template, load_prompt, saved_prompt
 from agentgym.policies.tool_calls import replies, said
+from agentgym.policies.vllm_http import Http, ServerOptions
+from agentgym.policies.vllm_wire import read_choices, read_scores, top_logprobs
 from agentgym.results import read_results
 from agentgym.run_files import open_run, read_source
 from agentgym.trainers.checkpoint import (
@@ -59,7 +65,7 @@ from agentgym.trainers.recorded import FromFile
 from agentgym.trainers.registry import build_chain
 from agentgym.trainers.run_folder import METRICS, RunFolder
 from agentgym.trajectory_line import read_lines
-from agentgym.types import View
+from agentgym.types import Request, View
 from agentgym.unpack import unpack
 
 Target = Callable[[bytes], object]
@@ -237,6 +243,34 @@ def fuzz_retriever_responses(home: Path) -> Fuzz:
             assert isinstance(hit.score, float)
 
     return (good, b'{"result": [[]]}'), target
+
+
+def fuzz_completions(home: Path) -> Fuzz:
+    """Whatever vLLM answers to a turn, to a row and to the question for the likeliest tokens."""
+    request = Request("s", (3, 5), max_tokens=4, temperature=1.0, seed="s", top_k=2)
+    top = {"token_id:7": -0.5, "token_id:8": -1.25}
+    logprobs = {"token_logprobs": [-0.5, -0.5], "top_logprobs": [top, top]}
+    choice = {
+        "index": 0, "token_ids": [7, 7], "prompt_token_ids": [3, 5], "logprobs": logprobs,
+        "finish_reason": "stop", "prompt_logprobs": [None, {"5": {"logprob": -2.5, "rank": 1}}],
+    }  # fmt: skip
+
+    http = Http("http://127.0.0.1:1", ServerOptions())
+
+    def target(data: bytes) -> None:
+        found = httpx2.Response(200, content=data, headers={"Content-Type": "application/json"})
+        answer = http._read("POST", found)
+        with suppress(ServerError):
+            assert all(map(math.isfinite, read_scores(answer, (3, 5), 1)))
+        with suppress(ServerError):
+            assert all(map(math.isfinite, top_logprobs(answer).values()))
+        (got,) = read_choices(answer, request)
+        assert all(token >= 0 for token in got.ids)
+        assert len(got.ids) == len(got.logprobs) == len(got.entropies or ()) <= 4
+        assert all(map(math.isfinite, (*got.logprobs, *(got.entropies or ()))))
+
+    good = json.dumps({"choices": [choice]}).encode()
+    return (good, good.replace(b"7", b"null")), target
 
 
 def fuzz_retriever_requests(home: Path) -> Fuzz:

@@ -16,7 +16,8 @@ from agentgym.errors import ContextOverflow, DataError, ServerError, StaleWeight
 from agentgym.policies import vllm_replica
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.vllm import VLLMPolicy
-from agentgym.policies.vllm_http import ServerOptions
+from agentgym.policies.vllm_http import Lost, ServerOptions
+from agentgym.policies.vllm_wire import read_choices, read_scores, top_logprobs
 from agentgym.types import Request
 
 IDS = tuple(range(20, 45))
@@ -181,7 +182,9 @@ def test_a_cancelled_rollout_cancels_what_the_server_was_asked(server, connect):
 # Faults -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["drop", "drop-late", 500, "garbage", "page", "abort"], ids=str)
+@pytest.mark.parametrize(
+    "fault", ["drop", "drop-late", 500, "garbage", "page", "packed", "abort"], ids=str
+)
 def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_seed(fault, server, connect):
     policy = connect(server)
     (expected,) = ask(policy, turn())
@@ -191,6 +194,77 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_seed(fault, ser
     assert sample == replace(expected, faults=int(lost))
     assert policy.spent.faults == int(lost)
     assert len({body["seed"] for body in server.completions()}) == 1
+
+
+TOP = {"token_id:20": -0.1, "token_id:21": -2.0}
+LOGPROBS = {"token_logprobs": [-0.1], "top_logprobs": [TOP]}
+CHOICE = {
+    "index": 0,
+    "token_ids": [20],
+    "prompt_token_ids": list(IDS),
+    "logprobs": LOGPROBS,
+    "finish_reason": "length",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": float("inf")},
+        {"token_ids": 5},
+        {"token_ids": ["x"]},
+        {"token_ids": [-3]},
+        {"token_ids": [20.5]},
+        {"token_ids": [True]},
+        {"token_ids": [[]]},
+        {"token_ids": []},
+        {"token_ids": [20] * 5},  # at most 4 were asked for
+        {"prompt_token_ids": 5},
+        {"prompt_token_ids": {"20": 1}},
+        {"finish_reason": {}},
+        {"logprobs": [1]},
+        {"logprobs": 5},
+        {"logprobs": LOGPROBS | {"token_logprobs": 5}},
+        {"logprobs": LOGPROBS | {"top_logprobs": 5}},
+        {"logprobs": LOGPROBS | {"top_logprobs": [5]}},
+        {"logprobs": LOGPROBS | {"top_logprobs": [None]}},
+        {"logprobs": LOGPROBS | {"top_logprobs": ["x"]}},
+        {"logprobs": LOGPROBS | {"top_logprobs": [TOP | {"token_id:21": "x"}]}},
+        {"logprobs": LOGPROBS | {"top_logprobs": [TOP | {"token_id:21": 2.0}]}},
+    ],
+    ids=str,
+)
+def test_an_answer_of_another_shape_is_no_answer(change):
+    (said,) = read_choices({"choices": [CHOICE]}, turn(top_k=2))
+    assert said.ids == (20,)
+    with pytest.raises(Lost, match="/v1/completions"):
+        read_choices({"choices": [CHOICE | change]}, turn(top_k=2))
+
+
+@pytest.mark.parametrize("answer", [None, 5, "x", [], {}, {"choices": 5}, {"choices": [5]}])
+def test_an_answer_without_choices_is_no_answer(answer):
+    for read in (
+        lambda: read_choices(answer, turn()),
+        lambda: read_scores(answer, IDS, 1),
+        lambda: top_logprobs(answer),
+    ):
+        with pytest.raises(Lost, match="/v1/completions"):
+            read()
+
+
+@pytest.mark.parametrize("fault", [b"[" * 100_000, b"[]", {"token_ids": 5}], ids=["deep", "", "5"])
+def test_an_answer_that_means_nothing_is_asked_for_again(fault, server, connect):
+    policy = connect(server)
+    (expected,) = ask(policy, turn())
+    server.faults = [fault]
+    assert ask(policy, turn()) == [replace(expected, faults=1)]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("-inf"), 0.5, "-1.0", None, True, 10**400])
+def test_a_score_that_is_no_log_probability_is_no_answer(score):
+    entries = [None, {"21": {"logprob": score}}]
+    with pytest.raises(Lost, match="expected"):
+        read_scores({"choices": [{"prompt_logprobs": entries}]}, [20, 21], 1)
 
 
 def test_a_turn_is_sampled_at_most_three_times(server, connect):
