@@ -368,6 +368,25 @@ def test_a_restart_that_nobody_saw_is_noticed_after_a_silence(
     assert ask(policy, turn())[0] == expected
 
 
+def test_a_turn_that_takes_long_holds_up_no_other_and_no_tokens_are_scored_beside_it(
+    server, connect, monkeypatch
+):
+    policy = connect(server)  # it takes adapters, and scores rows alone
+    server.runs.clear()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(ask, policy, turn("a"))
+        within(5, lambda: server.in_flight == 1)
+        monkeypatch.setattr(vllm_replica, "_RESTART_S", 0.0)  # as if it were silent for longer
+        asked = len(server.requests)
+        second = threads.submit(ask, policy, turn("b"))
+        try:
+            within(5, lambda: server.in_flight == 2)
+        finally:
+            server.runs.set()
+        assert len(server.requests) == asked + 1
+        assert [first.result()[0].faults, second.result()[0].faults] == [0, 0]
+
+
 def test_a_restarted_server_with_another_model_is_not_believed(server, connect, model, tokenizer):
     policy = connect(server)
     with torch.no_grad():
