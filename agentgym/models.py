@@ -132,7 +132,7 @@ def open_own_server(
     folder = resolve_model(name)
     served = Served(model=folder, name=Path(folder).name)
     with ModelServers(served, serve, log, say) as running:
-        server = ServerOptions(urls=running.urls, model=served.name)
+        server = ServerOptions().of_started(running.urls, served.name, serve.patience)
         with open_served(name, env, server, template, context) as model:
             yield replace(model, weights=folder_digest(folder), endpoint=None)
 

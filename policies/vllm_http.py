@@ -38,7 +38,8 @@ class ServerOptions(BaseModel):
             after weights were handed over, in nats.
         in_flight: Requests that a server has at once.
         timeout: Seconds after which a request counts as lost.
-        patience: Seconds to wait for a server that is gone.
+        patience: Seconds to wait for a server that is gone. One that was started for the run may
+            take those of ``policy.serve.patience`` to be there again, unless this is set.
         sleep: Whether the server has its GPU in turns with the learner, and sleeps while that
             learns.
     """
@@ -53,6 +54,19 @@ class ServerOptions(BaseModel):
     timeout: float = Field(default=600.0, gt=0)
     patience: float = Field(default=300.0, ge=0)
     sleep: bool = False
+
+    def of_started(self, urls: tuple[str, ...], model: str, start: float) -> ServerOptions:
+        """Return these for servers that were started for the run.
+
+        Args:
+            urls: Where they are.
+            model: The name that they know it by.
+            start: Seconds that one may take to become ready, and so to be there again.
+        """
+        # A resumed run reads all settings from its folder, those that nobody set, too.
+        is_set = self.patience != type(self).model_fields["patience"].default
+        patience = self.patience if is_set else max(self.patience, start)
+        return self.model_copy(update={"urls": urls, "model": model, "patience": patience})
 
 
 class Refused(ServerError):  # noqa: N818 (what happened)

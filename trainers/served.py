@@ -151,6 +151,6 @@ def own_servers(
         lora_rank=asked.lora_rank,
     )
     with ModelServers(served, serve, folder / LOG, say) as servers:
-        options = asked.server.model_copy(update={"urls": servers.urls, "model": served.name})
+        options = asked.server.of_started(servers.urls, served.name, serve.patience)
         with named_servers(trained, replace(asked, server=options), folder, servers) as both:
             yield both

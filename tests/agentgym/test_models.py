@@ -1,15 +1,22 @@
 """Models by name: which prompt they are told, and what they cannot read."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from agentgym import models
 from agentgym.errors import UsageError
+from agentgym.evaluate import Model
 from agentgym.models import check_context, open_model, prompt_of, tokenizer_digest
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.hf import load_tokenizer
 from agentgym.policies.prompt import load_prompt
+from agentgym.policies.serve_command import ServeOptions
+from agentgym.policies.vllm_http import ServerOptions
 from agentgym.voices import SamplingOptions
 
 
@@ -77,6 +84,27 @@ def test_the_digest_of_the_weights_changes_with_them(tmp_path: Path) -> None:
     with (tmp_path / "copy" / "generation_config.json").open("a") as stream:
         stream.write("\n")
     assert open_model(str(tmp_path / "copy"), "alfworld").weights != bundled.weights
+
+
+def test_a_server_that_is_started_is_waited_for_as_long_as_it_may_take(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    waited = []
+
+    @contextmanager
+    def start(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(urls=("http://127.0.0.1:1",))
+
+    @contextmanager
+    def note(name: str, env: str, server: ServerOptions, *_: object) -> Iterator[Model]:
+        waited.append(server.patience)
+        yield Model(name, None, None, SamplingOptions())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(models, "ModelServers", start)
+    monkeypatch.setattr(models, "open_served", note)
+    serve = ServeOptions(patience=900)
+    with models.open_own_server("alfworld-tiny", "alfworld", serve, tmp_path / "log", print):
+        assert waited == [900]
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_known_one() -> None:

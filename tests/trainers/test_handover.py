@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import resource
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -213,6 +214,30 @@ def test_a_server_that_is_started_to_sleep_is_told_so(trained, tmp_path, monkeyp
     with pytest.raises(StartedError), own_servers(trained, asked, tmp_path, print):
         pass
     assert started == [("--enable-sleep-mode", "--gpu-memory-utilization", "0.40")]
+
+
+def test_a_server_of_the_runs_own_is_waited_for_as_long_as_it_may_take_to_start(
+    server, trained, tmp_path, monkeypatch
+):
+    waited = []
+
+    @contextmanager
+    def there(*_):
+        yield SimpleNamespace(urls=(server.url,))
+
+    @contextmanager
+    def note(_trained, asked, *_):
+        waited.append(asked.server.patience)
+        yield None, None
+
+    monkeypatch.setattr(module, "ModelServers", there)
+    monkeypatch.setattr(module, "named_servers", note)
+    for own in (ServeOptions(patience=900), ServeOptions(patience=60)):
+        for named in (ServerOptions(), ServerOptions(patience=300), ServerOptions(patience=5)):
+            asked = Serving(named, own, "MODEL", "float32", None, 128, ())
+            with own_servers(trained, asked, tmp_path, print):
+                pass
+    assert waited == [900, 900, 5, 300, 300, 5]
 
 
 # Whose turn it is --------------------------------------------------------------------------------
