@@ -31,6 +31,7 @@ from agentgym.episodes import sum_usage
 from agentgym.errors import ContextOverflow, ServerError, UsageError
 from agentgym.policies.action_format import Parsed
 from agentgym.policies.prompt import Past, Prompt
+from agentgym.policies.server_url import checked_url
 from agentgym.policies.tool_calls import as_text, replies, said
 from agentgym.types import Usage, View
 
@@ -110,7 +111,8 @@ class Endpoint:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.options = options
-        self.url = _checked(options.url or os.environ.get(URL) or OPENAI_URL)
+        self.url = (options.url or os.environ.get(URL) or OPENAI_URL).rstrip("/")
+        checked_url(self.url, "https://HOST/v1", KEY)
         self._key = os.environ.get(KEY, "")
         if not self._key and self.url == OPENAI_URL:
             raise UsageError(
@@ -354,15 +356,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _detail(counted: Mapping[str, Any], group: str, name: str) -> int:
     details = counted.get(group)
     return int(details.get(name) or 0) if isinstance(details, Mapping) else 0
-
-
-def _checked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.username or parts.password or parts.query:
-        raise UsageError(
-            f"the URL of {parts.hostname} carries a user, a password or a query, which results"
-            f" would keep; leave them out and set the environment variable {KEY}"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"an endpoint is given as https://HOST/v1, got {url!r}")
-    return url.rstrip("/")

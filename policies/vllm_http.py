@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentgym.errors import ServerError, UsageError
+from agentgym.errors import ServerError
+from agentgym.policies.server_url import checked_url
 
 KEY = "VLLM_API_KEY"
 """The environment variable that vLLM, too, reads its key from."""
@@ -101,7 +102,7 @@ class Http:
         url: Its root.
 
     Raises:
-        UsageError: The URL is none, or carries a password.
+        UsageError: The URL is none, or carries a secret.
     """
 
     def __init__(self, url: str, options: ServerOptions) -> None:
@@ -180,16 +181,9 @@ def root_of(url: str) -> str:
     """Return the root of a server's URL, without ``/v1``.
 
     Raises:
-        UsageError: It is no URL of HTTP, or carries a password, which would be written down.
+        UsageError: It is no URL of HTTP, or carries a secret, which would be written down.
     """
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise UsageError(
-            f"the URL of {parts.hostname} carries a password, which would be written into logs and"
-            f" run folders; leave it out and set the environment variable {KEY}"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"a server is given as http://HOST:PORT, got {url!r}")
+    checked_url(url, "http://HOST:PORT", KEY)
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 

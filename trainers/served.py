@@ -16,7 +16,7 @@ from agentgym.policies.serve_command import Served, ServeOptions, find_vllm
 from agentgym.policies.serve_devices import slices, visible_devices
 from agentgym.policies.serve_many import ModelServers
 from agentgym.policies.vllm import VLLMPolicy
-from agentgym.policies.vllm_http import ServerOptions
+from agentgym.policies.vllm_http import ServerOptions, root_of
 from agentgym.trainers.handover import HandOver, way_of, write_weights
 from agentgym.trainers.lora import has_adapter
 from agentgym.trainers.nccl import Nccl
@@ -51,8 +51,8 @@ class Serving:
 
         Raises:
             UsageError: A server is named and another is to be started, vLLM is not there, there
-                are too few GPUs or those of the processes that train, or an adapter is to be
-                handed over and there is none.
+                are too few GPUs or those of the processes that train, a URL is none or carries a
+                secret, or an adapter is to be handed over and there is none.
         """
         if self.serve is not None and self.server.urls:
             raise UsageError(
@@ -64,6 +64,8 @@ class Serving:
             self.serve.refuse_open()
             _refuse_gpus_of_trainers(self.serve)
             slices(self.serve.devices, self.serve.replicas, self.serve.tensor_parallel)
+        for url in self.server.urls:
+            root_of(url)
         way_of(self.server.sync, adapter=self.lora_rank is not None)
 
 

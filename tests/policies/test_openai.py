@@ -358,7 +358,15 @@ def test_a_conversation_that_is_too_long_ends_the_episode(server: ChatServer, re
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:word@host/v1", "http://host/v1?key=word", "host/v1", "ftp://host"]
+    "url",
+    [
+        "http://user:word@host/v1",
+        "http://host/v1?key=word",
+        "host/v1",
+        "ftp://host",
+        "http://h:abc",
+        "http://[::1",
+    ],
 )
 def test_a_url_that_is_none_or_carries_a_secret_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as raised:

@@ -594,7 +594,15 @@ def test_a_server_that_tells_probabilities_of_another_temperature(serve_fake, se
     [
         ("127.0.0.1:8000", "given as http://HOST:PORT"),
         ("ftp://host", "given as http://HOST:PORT"),
+        ("http://host:abc", "given as http://HOST:PORT"),
+        ("http://host:99999", "given as http://HOST:PORT"),
+        ("http://[::1", "given as http://HOST:PORT"),
+        ("http://", "given as http://HOST:PORT"),
         ("http://me:hunter2@host", "set the environment variable VLLM_API_KEY"),
+        ("me:hunter2@host", "set the environment variable VLLM_API_KEY"),
+        ("http://me:hunter2@[::1", "set the environment variable VLLM_API_KEY"),
+        ("http://host:1/?api_key=hunter2", "set the environment variable VLLM_API_KEY"),
+        ("http://host:1/#hunter2", "set the environment variable VLLM_API_KEY"),
     ],
 )
 def test_a_url_that_is_none_or_tells_a_secret(url, message, connect):

@@ -216,6 +216,14 @@ def test_a_server_that_is_started_to_sleep_is_told_so(trained, tmp_path, monkeyp
     assert started == [("--enable-sleep-mode", "--gpu-memory-utilization", "0.40")]
 
 
+@pytest.mark.parametrize("url", ["http://h:1/?api_key=hunter2", "http://h:abc"])
+def test_a_url_that_is_none_or_carries_a_secret_is_refused_before_anything_is_loaded(url):
+    asked = Serving(ServerOptions(urls=(url,)), None, "MODEL", "float32", None, 128, ())
+    with pytest.raises(UsageError, match="http://HOST:PORT") as refused:
+        asked.check()
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_server_of_the_runs_own_is_waited_for_as_long_as_it_may_take_to_start(
     server, trained, tmp_path, monkeypatch
 ):
