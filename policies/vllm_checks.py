@@ -43,18 +43,30 @@ def check_version(url: str, version: str, *, nccl: bool = False) -> None:
         )
 
 
-def model_card(url: str, answer: Any, wanted: str | None) -> Any:
-    """Return the entry of the model that is asked for, of all that a server has.
+def model_of(url: str, answer: Any, wanted: str | None) -> tuple[str, int]:
+    """Return the name and the context, in tokens, of the model that is asked for.
+
+    Args:
+        url: Where the server is.
+        answer: Which models it has.
+        wanted: The name; None takes the only one, by the first of its names.
 
     Raises:
         ServerError: There is none of that name, or several and none was named.
     """
     try:
         cards = [card for card in answer["data"] if not card.get("parent")]  # no adapters
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ServerError(f"{url}/v1/models answered no list of models") from error
-    names = ", ".join(str(card["id"]) for card in cards)
-    chosen = [card for card in cards if wanted in (None, card["id"])]
+        found = [(str(card["id"]), int(card["max_model_len"])) for card in cards]
+        several = len({card.get("root") or card["id"] for card in cards}) > 1
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+        raise ServerError(f"{url}/v1/models answered no list of vLLM's models") from error
+    names = ", ".join(name for name, _ in found)
+    if wanted is None and several:
+        raise ServerError(
+            f"the server at {url} has several models: {names}. Set policy.server.model to one of"
+            " these"
+        )
+    chosen = [one for one in found if wanted in (None, one[0])]
     if not chosen:
         raise ServerError(
             f"the server at {url} has no model {wanted!r}; it has: {names}. Set policy.server.model"

@@ -12,6 +12,7 @@ answer is of one version, and says which.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from agentgym.errors import DataError, ServerError, StaleWeightsError
-from agentgym.policies.vllm_checks import check_version, model_card, refusal
+from agentgym.policies.vllm_checks import check_version, model_of, refusal
 from agentgym.policies.vllm_gate import Gate
 from agentgym.policies.vllm_http import Gone, Http, Lost, Refused, ServerOptions
 from agentgym.policies.vllm_sleep import Sleeper
@@ -98,6 +99,7 @@ class Replica:
         self.away = False
         self.fingerprint: list[list[float]] = []
         self._way: Way = "disk"
+        self._asked_for = ""  # the adapter that it was told to load last
         self._loaded: tuple[str | None, int] | None = None
         self._transfer: Transfer | None = None
         self._half_loaded = False
@@ -119,9 +121,9 @@ class Replica:
         """
         self.vllm = await self._version()
         check_version(self.url, self.vllm, nccl=way == "nccl")
-        card = model_card(self.url, await self._http.get("/v1/models"), self._options.model)
-        self.model = self._base = str(card["id"])
-        self.max_context = int(card["max_model_len"])
+        models = await self._http.get("/v1/models", within=_HEALTH_S)
+        self._base, self.max_context = model_of(self.url, models, self._options.model)
+        self.model = self._base
         if way is not None:
             await self._check_takes_weights(way)
             self._way = way
@@ -298,7 +300,7 @@ class Replica:
 
     async def _version(self) -> str:
         try:
-            return str((await self._http.get("/version"))["version"])
+            return str((await self._http.get("/version", within=_HEALTH_S))["version"])
         except Gone as error:
             raise ServerError(
                 f"nothing answers at {self.url}; start a server with agentgym serve, or correct"
@@ -315,9 +317,16 @@ class Replica:
     async def _check_takes_weights(self, way: Way) -> None:
         path, how = _NEEDS[way]
         if not await self._has_route(path):
+            what, by, instead = "weights", "agentgym serve", ""
+            if way == "lora":
+                what, by = "adapters", "agentgym serve --lora-rank R"
+                if await self._has_route(_RPC):
+                    instead = (
+                        "; or hand over whole weights, which it takes: policy.server.sync=disk"
+                    )
             raise ServerError(
-                f"the vLLM server at {self.url} takes no weights: it has no {path}; start it with"
-                f" {how} (agentgym serve does)"
+                f"the vLLM server at {self.url} takes no {what}: it has no {path}; start it with"
+                f" {how} ({by} does){instead}"
             )
 
     async def _has_route(self, path: str) -> bool:
@@ -450,15 +459,22 @@ class Replica:
             return
         # A new name for each version: what is kept for prefixes is told apart by it.
         name = f"{self._base}-{self._run}-v{version}"
-        for old in dict.fromkeys((name, self.model)):
-            if old != self._base:
-                with suppress(Refused):  # it was not there
-                    await self._http.post(_UNLOAD, {"lora_name": old})
+        if name in (self.model, self._asked_for):  # once more: it may be there
+            with suppress(Refused):
+                await self._http.post(_UNLOAD, {"lora_name": name})
+        self._asked_for = name
         await self._http.post(_LOAD, {"lora_name": name, "lora_path": path})
-        self.model = name
+        last, self.model = self.model, name
+        if last not in (self._base, name):
+            with suppress(ServerError):  # it is in nobody's way
+                await self._http.post(_UNLOAD, {"lora_name": last})
 
 
 def farthest(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
-    """Return the greatest absolute difference of two fingerprints, in nats."""
+    """Return the greatest absolute difference of two fingerprints, in nats.
+
+    It is infinite where a value is not finite: nothing is near to that.
+    """
     pairs = zip(left, right, strict=True)
-    return max(abs(a - b) for rows in pairs for a, b in zip(*rows, strict=True))
+    gaps = [abs(a - b) for rows in pairs for a, b in zip(*rows, strict=True)]
+    return max(gaps) if all(map(math.isfinite, gaps)) else math.inf

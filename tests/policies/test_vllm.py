@@ -523,6 +523,41 @@ def test_each_version_of_an_adapter_has_a_name_of_its_own_and_the_last_one_leave
     assert server.adapters == {}
 
 
+def test_an_adapter_that_cannot_be_loaded_leaves_the_one_before(server, connect, adapter, tmp_path):
+    policy = connect(server, way="lora")
+    policy.load(adapter(tmp_path / "v1", 0.05)[0], 1)
+    (first,) = server.adapters
+    path, _ = adapter(tmp_path / "v2", -0.05)
+    weights = (tmp_path / "v2" / "adapter_model.safetensors").rename(tmp_path / "weights")
+    with pytest.raises(ServerError, match="No adapter found"):
+        policy.load(path, 2)
+    assert list(server.adapters) == [first]
+    weights.rename(tmp_path / "v2" / "adapter_model.safetensors")
+    policy.load(path, 2)
+    assert [name[-2:] for name in server.adapters] == ["v2"]
+    ways = [path for path, body in server.requests if "lora_name" in body]
+    assert ways[-2:] == [vllm_replica._LOAD, vllm_replica._UNLOAD]
+
+
+def test_an_adapter_whose_loading_was_lost_is_loaded_once_more(
+    server, connect, adapter, tmp_path, monkeypatch, fake_vllm
+):
+    policy = connect(server, way="lora")
+    load, lost = type(server).load_adapter, ["once"]
+
+    def lose(self, body):
+        said = load(self, body)
+        if lost:
+            lost.clear()
+            raise fake_vllm.Refusal(500, "it is loaded, and nobody is told")
+        return said
+
+    monkeypatch.setattr(type(server), "load_adapter", lose)
+    policy.load(adapter(tmp_path / "v1", 0.05)[0], 1)
+    assert len(server.adapters) == 1
+    assert policy.version == 1
+
+
 def test_an_adapter_that_vanished_is_loaded_again(server, connect, adapter, tmp_path):
     policy = connect(server, way="lora")
     policy.load(adapter(tmp_path / "v1", 0.05)[0], 1)
@@ -570,11 +605,63 @@ def test_a_model_that_the_server_does_not_have(connect, server):
     assert "has no model 'other'; it has: tiny. Set policy.server.model" in message
 
 
+def test_of_several_models_one_must_be_named_and_a_model_may_have_several_names(
+    connect, server, monkeypatch
+):
+    cards = [
+        {"id": "tiny", "root": "a", "max_model_len": 512},
+        {"id": "also-tiny", "root": "a", "max_model_len": 512},
+        {"id": "adapter", "root": "b", "parent": "tiny"},
+    ]
+    get = type(server).get
+
+    def answer(self, path):
+        return {"data": cards} if path == "/v1/models" else get(self, path)
+
+    monkeypatch.setattr(type(server), "get", answer)
+    assert connect(server).max_context == 512
+    cards.append({"id": "large", "root": "c", "max_model_len": 9})
+    message = refused(connect, server)
+    assert "has several models: tiny, also-tiny, large. Set policy.server.model" in message
+    assert connect(server, model="tiny").max_context == 512
+
+
+@pytest.mark.parametrize(
+    "card", [{"id": "x"}, {"max_model_len": 5}, {"id": "x", "max_model_len": None}, 5]
+)
+def test_a_list_of_models_that_is_none_is_refused(card, connect, server, monkeypatch):
+    get = type(server).get
+
+    def answer(self, path):
+        return {"data": [card]} if path == "/v1/models" else get(self, path)
+
+    monkeypatch.setattr(type(server), "get", answer)
+    assert "answered no list of vLLM's models" in refused(connect, server)
+
+
+def test_a_server_that_takes_the_call_and_says_nothing_is_not_waited_for(connect, monkeypatch):
+    monkeypatch.setattr(vllm_replica, "_HEALTH_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert f"nothing answers at {url}" in refused(connect, url, timeout=60.0)
+
+
+def test_nothing_is_near_to_what_is_not_finite():
+    farthest = vllm_replica.farthest
+    assert farthest([[1.0, 2.0]], [[1.5, 2.0]]) == 0.5
+    for odd in (float("nan"), float("inf"), float("-inf")):
+        assert farthest([[1.0, odd, 3.0]], [[1.0, odd, 3.0]]) == float("inf")
+        assert farthest([[odd, 1.0]], [[0.0, 1.0]]) == float("inf")
+
+
 def test_a_server_without_the_flags_that_let_it_take_weights(connect, server):
     server.dev = server.lora = False
     assert "start it with VLLM_SERVER_DEV_MODE=1 in its environment" in refused(connect, server)
     message = refused(connect, server, way="lora")
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment and --enable-lora" in message
+    assert "sync=disk" not in message
+    server.dev = True
+    assert "which it takes: policy.server.sync=disk" in refused(connect, server, way="lora")
 
 
 def test_a_server_that_tells_probabilities_of_another_temperature(serve_fake, served, connect):
