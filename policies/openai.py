@@ -18,6 +18,7 @@ import asyncio
 import hashlib
 import os
 import random
+import reprlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -52,6 +53,7 @@ _LONGEST_PAUSE_S = 60.0
 _LONGEST_ASKED_S = 600.0  # that a server may ask to wait
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MILLION = 1_000_000
+_MOST_TOKENS = 10**12  # whoever counts more of them does not count
 
 
 class EndpointOptions(BaseModel):
@@ -196,13 +198,13 @@ class Endpoint:
                 messages=_whole(messages),
                 extra_body=sent,
             )
+            return answer.model_dump(warnings=False) if isinstance(answer, BaseModel) else {}
         except openai.APIConnectionError as error:
             raise _Later(self._clean(f"{error.message} {error.__cause__ or ''}")) from error
         except openai.APIStatusError as error:
             raise self._refusal(error.status_code, error.message, error.body, error) from error
-        except (openai.APIError, ValueError) as error:  # an answer that is no JSON
+        except (openai.APIError, ValueError, RecursionError) as error:  # no JSON, or too deep
             raise _Later(self._clean(str(error))) from error
-        return answer.model_dump(warnings=False) if isinstance(answer, BaseModel) else {}
 
     def _open(self) -> openai.AsyncOpenAI:
         if self._client is None:
@@ -237,23 +239,26 @@ class Endpoint:
             code = error.get("code")
             status = code if isinstance(code, int) else 500
             raise self._refusal(status, str(error.get("message")), error, None)
-        choices = answer.get("choices") or [{}]
-        message = choices[0].get("message")
-        if message is None:
+        choices = answer.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        message = first.get("message") if isinstance(first, Mapping) else None
+        if not isinstance(message, Mapping):
             raise _Later("the answer has no choices; is this the URL of a chat endpoint?")
-        reasoning = message.get("reasoning") or message.get("reasoning_content")
+        reasoning = _text(message.get("reasoning")) or _text(message.get("reasoning_content"))
         calls = message.get("tool_calls") or ()
         return Answer(
-            message.get("content") or "",
-            reasoning,
+            _text(message.get("content")),
+            reasoning or None,
             self._usage(answer.get("usage")),
             tuple(calls) if isinstance(calls, list | tuple) else (calls,),
         )
 
-    def _usage(self, counted: Mapping[str, Any] | None) -> Usage:
-        counted = counted or {}
-        prompt, said = (int(counted.get(f"{of}_tokens") or 0) for of in ("prompt", "completion"))
+    def _usage(self, counted: Any) -> Usage:
+        counted = counted if isinstance(counted, Mapping) else {}
+        prompt, said = (_count(counted.get(f"{of}_tokens")) for of in ("prompt", "completion"))
         cost = counted.get("cost")
+        if not isinstance(cost, int | float) or not 0 <= cost <= _MILLION:
+            cost = None
         if self.options.prices is not None:
             asked, answered = self.options.prices
             cost = (asked * prompt + answered * said) / _MILLION
@@ -353,6 +358,21 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return min(float(seconds), _LONGEST_ASKED_S) if seconds.isdecimal() else None
 
 
+def _text(content: Any) -> str:
+    """Return the text of an answer, which may come in parts, some of which are none."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise _Later(f"the answer's text is {reprlib.repr(content)}")
+    texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 def _detail(counted: Mapping[str, Any], group: str, name: str) -> int:
     details = counted.get(group)
-    return int(details.get(name) or 0) if isinstance(details, Mapping) else 0
+    return _count(details.get(name)) if isinstance(details, Mapping) else 0
+
+
+def _count(tokens: Any) -> int:
+    """Return a number of tokens; 0 for what is none."""
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens <= _MOST_TOKENS else 0

@@ -325,6 +325,54 @@ def test_what_may_pass_is_tried_again_and_counted_as_a_healed_fault(
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": {"0": 1}},
+        {"choices": ["x"]},
+        {"choices": 5},
+        {"choices": [{"message": "go"}]},
+        {"choices": [{"message": {"content": 5}}]},
+        {"choices": [{"message": {"content": {"text": "go"}}}]},
+        {"choices": [{"message": {"content": "go", "reasoning": 5}}]},
+        b"[" * 100_000,
+        [],
+        5,
+    ],
+    ids=lambda answer: str(answer)[:50],
+)
+def test_an_answer_of_another_shape_is_tried_again(server: ChatServer, answer: Any) -> None:
+    server.replies = [(200, {}, answer)]
+    episode, (parsed,), _ = talk(server)
+    assert (parsed.action, episode.faults) == ("red", 1)
+
+
+def test_the_parts_of_an_answer_are_one_text(server: ChatServer) -> None:
+    parts = [
+        {"type": "text", "text": "<think>why</think>"},
+        {"type": "image", "image": 5},
+        "x",
+        {"type": "text", "text": "<action>blue</action>"},
+    ]
+    server.replies = [(200, {}, {"choices": [{"message": {"content": parts}}]})]
+    assert talk(server)[1][0].action == "blue"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [5, "x", [1], {"prompt_tokens": "x"}, {"prompt_tokens": -1}, {"completion_tokens": []},
+     {"prompt_tokens_details": 5}, {"prompt_tokens_details": {"cached_tokens": {}}},
+     {"cost": "much"}, {"cost": float("nan")}],
+    ids=str,
+)  # fmt: skip
+def test_a_usage_that_is_none_counts_as_nothing(server: ChatServer, usage: Any) -> None:
+    reply = said("<think>x</think><action>red</action>")
+    assert reply is not None
+    server.replies = [(200, {}, reply[2] | {"usage": usage})]
+    episode, _, _ = talk(server)
+    assert episode.usage == Usage(requests=1)
+
+
 def test_a_pause_that_the_endpoint_asks_for_is_kept(server: ChatServer) -> None:
     server.replies = [refused(429, "slow down", Retry_After="17")]
     assert talk(server)[2] == [17.0]
