@@ -70,6 +70,7 @@ benchmark-peers: .venv/.made .venv-peers/.made # one GRPO update beside TRL's; a
 	touch $@
 
 test-vllm: .venv/.smollm2 .venv-vllm/.made # against a real vLLM server on the CPU; about 15 minutes once installed
+	$(BIN)/python -m pytest -k smollm2 tests/policies/test_smollm2.py tests/policies/test_token_exactness.py
 	AGENTGYM_VLLM=$(CURDIR)/.venv-vllm $(BIN)/python -m pytest -m vllm -s tests/vllm
 
 .venv/.ray: .venv/.made
