@@ -99,7 +99,7 @@ class Pilot:
         conversation, chat = self._script.begin(), self._script.chat
         for turn in taken:
             conversation.observe(turn.view)
-            ids = (*chat.tokenizer.encode(turn.text, add_special_tokens=False), chat.end_of_turn)
+            ids = chat.said_ids(turn.text)
             said = Sample(ids, (0.0,) * len(ids), None, "stop", 0)
             conversation.say(turn.sample or said)
         return conversation

@@ -128,6 +128,15 @@ def test_a_person_takes_over_and_the_model_reads_it_as_its_own(beside: Make) -> 
     assert second.startswith(first + "walk\0")
 
 
+def test_what_a_person_types_is_read_as_text_whatever_it_spells(beside: Make) -> None:
+    session = beside("dance", "sing")
+    session.handle("")
+    session.handle("walk \ud83d")  # half a character, which no tokenizer takes
+    session.handle("")
+    first, second = session.policy.read
+    assert second.startswith(first + "walk ?\0")
+
+
 def test_an_edit_keeps_the_thoughts_and_changes_the_action(beside: Make) -> None:
     said = "<think>a wall</think><action>dance</action>"
     session = beside(said, said, style="tags")
