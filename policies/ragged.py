@@ -3,7 +3,8 @@
 A batch is one packed sequence: the new tokens of all rows behind one another, each with its own
 position. Linear layers then see no padding, and attention reads each row's past where it lies:
 in the row's slot of one memory. Works with every model of transformers whose layers are plain
-causal attention and go through its attention interface; :func:`is_ragged` finds out which do.
+causal attention and go through its attention interface; :func:`has_plain_attention` and a trial
+find out which do.
 
 Axes: **S** slots, **H** heads, **C** heads of keys and values, **N** packed tokens, **T** tokens of
 a slot, **D** size of a head.
