@@ -434,8 +434,12 @@ def _spoil(answer: Any, fault: str | int | dict[str, Any]) -> Any:
     return answer
 
 
+_LOADING = threading.Lock()  # transformers changes for all threads what tensors are made of
+
+
 def _load(path: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    with _LOADING:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
 
 def _adapted(model: Any, path: Path) -> Any:
