@@ -100,6 +100,13 @@ def recipe_of(env: str) -> Config:
     return load([read_recipe(env, "laptop")])
 
 
+def env_words(recipe: Config) -> list[str]:
+    """Return the options and the limit on turns of a recipe, as ``agentgym eval`` is told them."""
+    env = recipe.env
+    options = [x for key, value in env.options.items() for x in ("--option", f"{key}={value}")]
+    return [*options, "--max-turns", str(env.max_turns)]
+
+
 @cache
 def present_weights(env: str) -> str | None:
     """Return SHA-256 of the model that cells of an environment begin with, as it is now."""
@@ -159,11 +166,9 @@ def _latest(run: Path) -> str:
 
 def _measure(cell: Cell, recipe: Config, model: str) -> None:
     """Play every held-out task once."""
-    env, sampling = recipe.env, recipe.policy.sampling
-    options = [x for key, value in env.options.items() for x in ("--option", f"{key}={value}")]
-    limits = ["--max-turns", str(env.max_turns), "--max-tokens", str(sampling.max_tokens)]
     _agentgym(
-        *("eval", "--suite", cell.suite, "--model", model, *options, *limits),
+        *("eval", "--suite", cell.suite, "--model", model, *env_words(recipe)),
+        *("--max-tokens", str(recipe.policy.sampling.max_tokens)),
         *("--temperature", str(recipe.eval.temperature), "--seed", str(cell.seed)),
         *("--output", str(cell.folder / "panel")),
     )

@@ -4,8 +4,7 @@
     python benchmarks/panels.py --write    # and write panels.md beside this file
 
 Each cell is one ``agentgym eval`` into a folder of its own, so a run that was interrupted goes on
-where it was; what another version of a model played is refused by name. Chance and expert play
-every task of a panel; a model plays the first 100.
+where it was; what another version of a model played is refused by name. Each plays every task.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from cells import env_words, recipe_of
 
 from agentgym.console import markdown_table
 from agentgym.models import folder_digest
@@ -31,19 +32,13 @@ PANELS = {
     "scienceworld/short-panel-test": "scienceworld-tiny",
     "corridor/test": None,
 }
-TRAINED_WITH = {  # as the laptop recipes have it: what a model was cloned to read
-    "webshop-tiny": ["--option", "observation=bare", "--max-turns", "10"],
-    "search-tiny": ["--option", "topk=1", "--max-turns", "6"],
-    "scienceworld-tiny": ["--option", "actions=none", "--max-turns", "20"],
-}
-MODEL_TASKS = 100
 WORKERS = {"scienceworld": 1}
 NOTES = """\
-Success with Wilson's 95 % interval, at temperature 0.4 for models, seed 0, one sample a task. No
-panel here is a published test set; the numbers do not compare with published ones. The models are
-those that `agentgym train` begins with on a laptop: they were cloned from demonstrations of the
-training suites, and are where a run starts, not where it ends. They play with the options and the
-limit on turns that they were cloned with, chance and expert with the environment's own.
+Success with Wilson's 95 % interval, at temperature 0.4 for models, seed 0, each task once. No panel
+here is a published test set; the numbers do not compare with published ones. The models are those
+that `agentgym train` begins with on a laptop: they were cloned from demonstrations of the training
+suites, and are where a run starts, not where it ends. They play with the options and the limit on
+turns of the laptop recipes, chance and expert with the environment's own.
 """
 
 
@@ -55,8 +50,7 @@ def cells() -> Iterator[tuple[str, str, list[str]]]:
         for policy in ("random", "expert"):
             yield suite, policy, ["--policy", policy, *workers]
         if model is not None:
-            asked = ["--model", model, "-n", str(MODEL_TASKS), *TRAINED_WITH.get(model, ())]
-            yield suite, model, [*asked, *workers]
+            yield suite, model, ["--model", model, *env_words(recipe_of(env)), *workers]
 
 
 def main() -> None:
