@@ -42,11 +42,7 @@ class Decoder(Protocol):
 class Spent:
     """What sampling took so far."""
 
-    prompt_tokens: int = 0
-    sampled_tokens: int = 0
     seconds: float = 0.0  # in which at least one turn was being sampled
-    faults: int = 0  # answers that were lost, and asked for again
-    moves: int = 0  # of episodes, because their server was gone
 
 
 class VLLMPolicy:
@@ -103,7 +99,9 @@ class VLLMPolicy:
     async def sample(self, requests: Sequence[Request]) -> list[Sample]:
         """Sample one turn for each request; see :class:`agentgym.types.Policy`.
 
-        Requests of one call with the same prompt go to the server as one, for several samples.
+        Requests of one call with the same prompt go to the server as one, for several samples: for
+        who holds several at once. A rollout asks for each turn by itself, as soon as an episode
+        needs it.
 
         Raises:
             UsageError: A session is named twice, or the servers return no log-probabilities at
@@ -242,7 +240,6 @@ class VLLMPolicy:
             for alike, said in zip(groups, found, strict=True)
             for request, sample in zip(alike, said, strict=True)
         }
-        self._count(requests, samples)
         return [samples[request.session] for request in requests]
 
     def _same_prompts(self, requests: Sequence[Request]) -> list[list[Request]]:
@@ -303,12 +300,6 @@ class VLLMPolicy:
             self._sampling -= 1
             if not self._sampling:
                 self.spent.seconds += time.perf_counter() - self._busy_since
-
-    def _count(self, requests: Sequence[Request], samples: dict[str, Sample]) -> None:
-        self.spent.prompt_tokens += sum(len(request.ids) for request in requests)
-        self.spent.sampled_tokens += sum(len(sample.ids) for sample in samples.values())
-        self.spent.faults += sum(sample.faults for sample in samples.values())
-        self.spent.moves = self._fleet.moves
 
 
 def probe_rows(vocabulary: int) -> tuple[tuple[int, ...], ...]:

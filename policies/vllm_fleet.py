@@ -27,12 +27,10 @@ class Fleet:
 
     Attributes:
         replicas: The servers.
-        moves: How many times an episode was moved because its server was gone.
     """
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         self.replicas = tuple(replicas)
-        self.moves = 0
         self._homes: dict[str, Replica] = {}
         self._returning: dict[str, asyncio.Task[None]] = {}
 
@@ -48,7 +46,6 @@ class Fleet:
         self._refuse_failed()
         home = self._homes.get(session)
         if home is None or (home.away and self._elsewhere(home)):
-            self.moves += home is not None
             home = self._homes[session] = self._idlest()
         return home
 

@@ -192,7 +192,6 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_seed(fault, ser
     (sample,) = ask(policy, turn())
     lost = fault != "drop-late"  # the answer had arrived
     assert sample == replace(expected, faults=int(lost))
-    assert policy.spent.faults == int(lost)
     assert len({body["seed"] for body in server.completions()}) == 1
 
 
@@ -480,7 +479,6 @@ def test_a_server_that_was_away_when_weights_came_has_them_when_it_is_back(
     assert len(first.completions()) == asked + 1
     assert there == replace(newer, faults=0)
     assert there.version == 1
-    assert policy.spent.moves == 1
 
 
 @pytest.fixture
