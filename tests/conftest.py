@@ -32,6 +32,48 @@ def unexplained() -> Callable[[Iterable[str]], list[str]]:
     return lambda names: sorted({name for name in names if not known.fullmatch(name)} - {"step"})
 
 
+@pytest.fixture
+def trained_turns(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Compare, token by token, what learners are given with what vLLM servers answered meanwhile.
+
+    Returns a function that asserts that each turn that was trained on, with all that stood before
+    it, is what a server answered to that prompt, and returns how many turns these were.
+    """
+    from agentgym.policies.vllm_http import Http
+    from agentgym.trainers.learner import Learner
+
+    answered: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+    trained: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    post, update = Http.post, Learner.update
+
+    async def note(self: Any, path: str, body: Any) -> Any:
+        answer = await post(self, path, body)
+        if path == "/v1/completions":
+            for choice in answer["choices"]:
+                answered.add((tuple(choice["prompt_token_ids"]), tuple(choice["token_ids"])))
+        return answer
+
+    def take(self: Any, batch: Any, *others: Any) -> Any:
+        rows = zip(batch.ids_BT.tolist(), batch.mask_BT.tolist(), strict=True)
+        for ids, mask in rows:
+            marks = [0.0, *mask, 0.0]
+            steps = range(len(mask) + 1)
+            begins = [at for at in steps if marks[at] < marks[at + 1]]
+            ends = [at for at in steps if marks[at] > marks[at + 1]]
+            for begin, end in zip(begins, ends, strict=True):
+                trained.append((tuple(ids[:begin]), tuple(ids[begin:end])))
+        return update(self, batch, *others)
+
+    monkeypatch.setattr(Http, "post", note)
+    monkeypatch.setattr(Learner, "update", take)
+
+    def check() -> int:
+        assert set(trained) <= answered
+        return len(trained)
+
+    return check
+
+
 def _module_beside(name: str) -> ModuleType:
     path = Path(__file__).with_name(f"{name}.py")
     spec = spec_from_file_location(name, path)

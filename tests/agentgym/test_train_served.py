@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,15 @@ def steps(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def lines_of(run: Path) -> list[list[Any]]:
+    """Return the trajectories of each step, without their tokens."""
+    read = (gzip.decompress(path.read_bytes()) for path in sorted((run / "trajectories").iterdir()))
+    return [[json.loads(line) for line in lines.splitlines()] for lines in read]
+
+
 def tasks_of(run: Path) -> list[list[str]]:
     """Return the task of each trajectory of each step."""
-    read = (gzip.decompress(path.read_bytes()) for path in sorted((run / "trajectories").iterdir()))
-    return [[json.loads(line)["task"] for line in lines.splitlines()] for lines in read]
+    return [[line["task"] for line in lines] for lines in lines_of(run)]
 
 
 AHEAD = {"tasks_per_step": 2, "group_size": 3, "staleness": 1}
@@ -73,11 +78,13 @@ def let_it_begin(stage: str) -> None:
 
 
 def test_a_served_run_trains_on_what_the_server_sampled_with_the_trainers_weights(
-    server: Any, model: Path, tmp_path: Path
+    server: Any, model: Path, tmp_path: Path, trained_turns: Callable[[], int]
 ) -> None:
     run = tmp_path / "run"
     config = config_of(model, {"server": {"urls": [server.url]}})
     run_training(config, run, QUIET, resume=False)
+    turns = [len(line["turns"]) for lines in lines_of(run) for line in lines]
+    assert trained_turns() == sum(turns) > 0
     for step in steps(run):
         assert step["rollout/logprob_abs_diff_max"] < 1e-4
         assert step["optim/grad_norm"] > 0

@@ -229,11 +229,14 @@ def train(config, folder):
     return steps
 
 
-def test_two_steps_of_epo_on_alfworld_with_whole_weights(tiny, tmp_path):
+def test_two_steps_of_epo_on_alfworld_with_whole_weights(tiny, tmp_path, trained_turns):
     config = alfworld(policy={"server": {"urls": [tiny.url]}})
     steps = train(config, tmp_path / "epo-disk")
     assert [step["step"] for step in steps] == [1, 2]
     assert not (tmp_path / "epo-disk" / "sync").exists()
+    turns = trained_turns()
+    assert turns > 12  # of 12 episodes
+    say(f"epo-disk: {turns} turns were trained on, each of the ids that the server sampled")
 
 
 def completions(log):
