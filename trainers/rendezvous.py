@@ -31,6 +31,7 @@ PATIENCE_S = 10.0
 
 _MOMENT_S = 2.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_GLOO_DEVICE = "GLOO_SOCKET_IFNAME"
 _LOST = "lost another"
 _SIGNS = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Timed out")
 """What torch says where another process is gone; of gloo it has no type of its own."""
@@ -63,15 +64,15 @@ def joined(launch: Launch, options: ParallelOptions, about: Mapping[str, str]) -
     device = device_of(launch)
     if device.type == "cuda":
         _take_gpu(device, launch)
-    _stay_on_this_host(launch)
     store = _meet(launch, options.join_timeout, about)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=PrefixStore("group", store),
-        rank=launch.rank,
-        world_size=launch.size,
-        timeout=timedelta(seconds=options.timeout or LEAST_WAIT_S),
-    )
+    with _on_this_host(launch):
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("group", store),
+            rank=launch.rank,
+            world_size=launch.size,
+            timeout=timedelta(seconds=options.timeout or LEAST_WAIT_S),
+        )
     with _Farewell(store, launch):
         yield Ranks(launch.rank, launch.size, device)
         dist.destroy_process_group()
@@ -93,10 +94,21 @@ def _take_gpu(device: torch.device, launch: Launch) -> None:
     torch.cuda.set_device(device)
 
 
-def _stay_on_this_host(launch: Launch) -> None:
-    """Let gloo listen on the loopback device where all processes are on this host."""
-    if launch.address in _LOOPBACK and sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+@contextmanager
+def _on_this_host(launch: Launch) -> Iterator[None]:
+    """Let gloo listen on the loopback device where all processes are on this host.
+
+    Programs that are started later, as servers, choose for themselves.
+    """
+    here = launch.address in _LOOPBACK and sys.platform == "linux"
+    if not here or _GLOO_DEVICE in os.environ:
+        yield
+        return
+    os.environ[_GLOO_DEVICE] = "lo"
+    try:
+        yield
+    finally:
+        del os.environ[_GLOO_DEVICE]
 
 
 # Meeting ------------------------------------------------------------------------------------------

@@ -172,12 +172,15 @@ def test_a_process_of_many_that_is_not_told_which_gpu_is_its_own_is_refused() ->
 def test_processes_of_one_host_talk_over_its_loopback_device(address, device, monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    rendezvous._stay_on_this_host(Launch(0, 2, 0, address, 1, True, "0", True))
-    found = os.environ.pop("GLOO_SOCKET_IFNAME", None)
-    assert found == device
+    launch = Launch(0, 2, 0, address, 1, agent=True, attempt="0", cpu=True)
+    with rendezvous._on_this_host(launch):
+        assert os.environ.get("GLOO_SOCKET_IFNAME") == device
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
 
 
 def test_a_device_that_was_named_stays_named(monkeypatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
-    rendezvous._stay_on_this_host(Launch(0, 2, 0, "127.0.0.1", 1, True, "0", True))
+    launch = Launch(0, 2, 0, "127.0.0.1", 1, agent=True, attempt="0", cpu=True)
+    with rendezvous._on_this_host(launch):
+        assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
