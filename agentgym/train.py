@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import transformers
@@ -35,7 +35,7 @@ from agentgym.policies.peek import peek
 from agentgym.policies.serve_command import find_vllm
 from agentgym.provenance import commit
 from agentgym.results import Evaluation, has_results, read_results, write_results
-from agentgym.run_envs import env_spec, open_scripts, open_suites, open_worlds
+from agentgym.run_envs import Suites, env_spec, open_scripts, open_suites, open_worlds
 from agentgym.sharing import refuse_unshareable, served_beside
 from agentgym.tracking import tracking
 from agentgym.trainers.answer_scores import answer_scorer
@@ -190,71 +190,123 @@ def run_training(
         )
         if ranks.size > 1:
             reporter.say(f"processes: {ranks.size}, weights {config.parallel.weights}")
+        site = _Site(config, folder, serving, ranks, reporter, stack)
         trainee = _trainee(config, checkpoint, ranks)
-        policy, scripts, learner = trainee.policy, trainee.scripts, trainee.learner
-        method, done = trainee.method, trainee.done
-        suites = open_suites(config, method)
-        for script in scripts.values():
-            answer_scorer(method, script, learner, policy)  # refuses what it would refuse later
-        if not done:
-            sampling = config.policy.sampling
-            remember_demonstrations(method, scripts, learner, sampling.temperature)
-        sampler: Sampler = policy
-        hand_over: Callable[[int], None] = policy.refresh
-        rest: Callable[[], None] | None = None
+        suites = open_suites(config, trainee.method)
+        _prepare(config, trainee)
+        playing = _Playing(trainee.policy, trainee.policy.refresh)
         if serving.server.urls and ranks.is_first:
-            sampler, handing = stack.enter_context(named_servers(policy, serving, folder))
-            hand_over, rest = handing, handing.rest
-            check_context(config.policy.model, sampler, config.policy.sampling)
-            _check_branching(config, sampler, len(serving.server.urls))
-        if not ranks.is_first:
-            run: RunFolder = BystanderFolder(folder)
-        elif resume:
-            run = RunFolder.open(folder)
-        else:
-            stack.enter_context(alone(folder))
-            about = _about() | {"suites": suites.digests, "processes": ranks.size}
-            run = RunFolder.create(folder, config.to_toml(), about)
-        run.cut(done)
+            playing = _with_named_servers(site, trainee.policy)
+        run = _open_run(site, suites, resume=resume)
+        run.cut(trainee.done)
         if serving.serve is not None and ranks.is_first:
-            served = own_servers(policy, serving, folder, reporter.say)
-            sampler, handing = stack.enter_context(served)
-            hand_over, rest = handing, handing.rest
-            _check_branching(config, sampler)
-        hand_over(done)
-        worlds = open_worlds(
-            config, suites, scripts, stack, method, learner, sampler, by_first=serving.is_asked
-        )
-        twice_s = _TOLD_TWICE_S if ranks.size > 1 else 0.0
-        interrupted = stack.enter_context(interrupts(reporter.say, twice_s))
-        watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
-        begins = _both(stack.enter_context(watched), reporter.stage)
-        trackers = config.trackers if ranks.is_first else ()
-        tracked = tracking(trackers, run.path, config.model_dump(mode="json"))
-        measure = partial(_measure, run, config, sampler, scripts)
-        parts = Parts(
-            run=run,
-            learner=learner,
-            method=method,
-            policy=policy,
-            sampler=sampler,
-            hand_over=_both(lambda _: learner.publish(), hand_over),
-            rest=rest,
-            worlds=worlds,
-            evaluate=lambda step: ranks.by_first(partial(measure, step)),
-            report=_both(reporter.step, stack.enter_context(tracked)),
-            say=reporter.say,
-            interrupted=lambda: ranks.any(interrupted()),
-            decode=partial(policy.tokenizer.decode, skip_special_tokens=False),
-            guard=Guard(
-                config.guard, reporter.say, learner.scale_rate, ranks.by_first(run.metrics)
-            ),
-            stage=begins,
-            by_first=serving.is_asked,
-        )
-        ranks.by_first(partial(_begin, parts, measure, config, done))
-        train(parts, _plan(config), done)
+            playing = _with_own_servers(site, trainee.policy)
+        playing.hand_over(trainee.done)
+        measure = partial(_measure, run, config, playing.sampler, trainee.scripts)
+        parts = _parts(site, run, trainee, suites, playing, measure)
+        ranks.by_first(partial(_begin, parts, measure, config, trainee.done))
+        train(parts, _plan(config), trainee.done)
         return ranks.by_first(partial(_outcomes, run, config))
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What the parts of a run are put together in."""
+
+    config: Config
+    folder: Path
+    serving: Serving
+    ranks: Ranks
+    reporter: Reporter
+    stack: ExitStack  # closes what was opened for the run
+
+
+class _Playing(NamedTuple):
+    """What samples in a run, and how it gets weights; see :class:`Parts`."""
+
+    sampler: Sampler
+    hand_over: Callable[[int], None]
+    rest: Callable[[], None] | None = None
+
+
+def _prepare(config: Config, trainee: _Trainee) -> None:
+    """Refuse what scoring answers would refuse later, and fill what remembers demonstrations."""
+    method, scripts, learner = trainee.method, trainee.scripts, trainee.learner
+    for script in scripts.values():
+        answer_scorer(method, script, learner, trainee.policy)
+    if not trainee.done:
+        remember_demonstrations(method, scripts, learner, config.policy.sampling.temperature)
+
+
+def _with_named_servers(site: _Site, policy: HFPolicy) -> _Playing:
+    """Return how servers sample that others started, once they were found to fit."""
+    config, serving = site.config, site.serving
+    servers = named_servers(policy, serving, site.folder)
+    sampler, handing = site.stack.enter_context(servers)
+    check_context(config.policy.model, sampler, config.policy.sampling)
+    _check_branching(config, sampler, len(serving.server.urls))
+    return _Playing(sampler, handing, handing.rest)
+
+
+def _with_own_servers(site: _Site, policy: HFPolicy) -> _Playing:
+    """Start servers in the run's folder, and return how they sample."""
+    served = own_servers(policy, site.serving, site.folder, site.reporter.say)
+    sampler, handing = site.stack.enter_context(served)
+    _check_branching(site.config, sampler)
+    return _Playing(sampler, handing, handing.rest)
+
+
+def _open_run(site: _Site, suites: Suites, *, resume: bool) -> RunFolder:
+    """Return the run's folder, made where the run is new; the first process alone writes there."""
+    if not site.ranks.is_first:
+        return BystanderFolder(site.folder)
+    if resume:
+        return RunFolder.open(site.folder)
+    site.stack.enter_context(alone(site.folder))
+    about = _about() | {"suites": suites.digests, "processes": site.ranks.size}
+    return RunFolder.create(site.folder, site.config.to_toml(), about)
+
+
+def _parts(
+    site: _Site,
+    run: RunFolder,
+    trainee: _Trainee,
+    suites: Suites,
+    playing: _Playing,
+    measure: Callable[[int], dict[str, float]],
+) -> Parts:
+    """Open the environments and all that watches a run, and put its parts together."""
+    config, ranks, stack, reporter = site.config, site.ranks, site.stack, site.reporter
+    policy, learner, method = trainee.policy, trainee.learner, trainee.method
+    sampler = playing.sampler
+    by_first = site.serving.is_asked
+    worlds = open_worlds(
+        config, suites, trainee.scripts, stack, method, learner, sampler, by_first=by_first
+    )
+    twice_s = _TOLD_TWICE_S if ranks.size > 1 else 0.0
+    interrupted = stack.enter_context(interrupts(reporter.say, twice_s))
+    watched = watching(config.guard.stall_after, lambda: sampler.spent.seconds, reporter.say)
+    begins = _both(stack.enter_context(watched), reporter.stage)
+    trackers = config.trackers if ranks.is_first else ()
+    tracked = tracking(trackers, run.path, config.model_dump(mode="json"))
+    return Parts(
+        run=run,
+        learner=learner,
+        method=method,
+        policy=policy,
+        sampler=sampler,
+        hand_over=_both(lambda _: learner.publish(), playing.hand_over),
+        rest=playing.rest,
+        worlds=worlds,
+        evaluate=lambda step: ranks.by_first(partial(measure, step)),
+        report=_both(reporter.step, stack.enter_context(tracked)),
+        say=reporter.say,
+        interrupted=lambda: ranks.any(interrupted()),
+        decode=partial(policy.tokenizer.decode, skip_special_tokens=False),
+        guard=Guard(config.guard, reporter.say, learner.scale_rate, ranks.by_first(run.metrics)),
+        stage=begins,
+        by_first=by_first,
+    )
 
 
 def _enter(
