@@ -73,7 +73,8 @@ class Cell:
     def weights(self) -> str | None:
         """SHA-256 of the model that it began with, as it was; None where nothing says so."""
         if self.arm is None and self.results.exists():
-            return str(json.loads(self.results.read_text())["protocol"]["weights"])
+            told = json.loads(self.results.read_text())["protocol"].get("weights")
+            return None if told is None else str(told)
         return self.told_weights.read_text().strip() if self.told_weights.exists() else None
 
     @property
