@@ -28,6 +28,10 @@ from agentgym.trainers.method import Forward
 from agentgym.trainers.returns import Timeline
 from agentgym.trainers.surrogate import LOG_RATIO_LIMIT
 
+ROUNDING = 1e-5
+"""Log-ratios up to this are none: at 0 a distance has no slope, and beside it one of 1 to either
+side, which rounding would decide in the first update of a step."""
+
 
 @dataclass(frozen=True, slots=True)
 class CovBounds:
@@ -100,7 +104,8 @@ def kl_cov_loss(forward: Forward, chosen_BT: Tensor, coef: float) -> Tensor:
     loss_BT = -batch.advantage_BT * ratio_BT
     if batch.correction_BT is not None:
         loss_BT = loss_BT * batch.correction_BT
-    return loss_BT + coef * torch.where(chosen_BT, log_ratio_BT.abs(), 0.0)
+    apart_BT = log_ratio_BT.abs()
+    return loss_BT + coef * torch.where(chosen_BT & (apart_BT > ROUNDING), apart_BT, 0.0)
 
 
 def _share(mask_BT: Tensor, ratio: float) -> int:

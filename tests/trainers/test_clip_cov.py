@@ -135,3 +135,15 @@ def test_kl_cov_clips_nothing_and_lets_its_tokens_pay(batch) -> None:
     (slope_BT,) = torch.autograd.grad((loss_BT * batch.mask_BT).sum(), logprob_BT)
     expected = torch.tensor([[-2, -2, 3 - 2 * 1.6487212707], [1, 1, 0]], dtype=torch.double)
     torch.testing.assert_close(slope_BT, behind_prompt(expected), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shift", "slope"), [(0.0, 0), (1e-9, 0), (-1e-9, 0), (1e-3, 3), (-1e-3, -3)]
+)
+def test_rounding_decides_no_slope_of_what_has_not_moved(batch, shift, slope) -> None:
+    logprob_BT = (behind_prompt(OLD) + shift).requires_grad_()
+    still = batch.with_(advantage_BT=torch.zeros_like(batch.mask_BT))
+    forward = Forward(still, logprob_BT, logprob_BT, 1, MiniBatchWeights(still), torch.arange(2))
+    loss_BT = kl_cov_loss(forward, batch.mask_BT > 0, coef=3.0)
+    (slope_BT,) = torch.autograd.grad((loss_BT * batch.mask_BT).sum(), logprob_BT)
+    torch.testing.assert_close(slope_BT, slope * batch.mask_BT)
