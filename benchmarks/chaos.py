@@ -187,8 +187,8 @@ def _steps(fault: Fault, scenario: Scenario) -> range:
     """Return after how many steps a fault may come; what it damages has to be there."""
     if isinstance(fault, Signal) and fault.number is signal.SIGTERM:  # the last step is the end
         return range(-1, scenario.steps - 1)
-    if isinstance(fault, Damage):  # and a checkpoint before it
-        return range(scenario.steps // 2, scenario.steps)
+    if isinstance(fault, Damage):  # and a checkpoint before it: what came after step 4 is written
+        return range(scenario.steps // 2 + 1, scenario.steps)
     return range(1 if isinstance(fault, Truncate) else -1, scenario.steps)
 
 
