@@ -150,7 +150,7 @@ def make_config(random_player: Path) -> MakeConfig:
             },
             "rollout": {"tasks_per_step": 32, "group_size": 4},
             "method": dict(method),
-            "optim": {"lr": 2e-3, "warmup": 0.0, "mini_batch": 32},
+            "optim": {"lr": 1e-3, "warmup": 0.0, "mini_batch": 32},
             "eval": {"suite": "corridor/test", "tasks": 64, "temperature": 1.0},
             "save": {"every": 1000, "trajectories_every": 0},
         }
