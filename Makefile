@@ -32,7 +32,7 @@ test: .venv/.made
 	$(REFERENCE)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,alfworld,webshop]'
 	touch $@
 
-test-reference: .venv-reference/.made # all environments against what was published; about 15 minutes
+test-reference: .venv-reference/.made # all environments against what was published (data: benchmarks/reference.md); about 15 minutes
 	$(REFERENCE)/python -m pytest -m reference -s --timeout 1800 tests/reference
 
 # The page of `agentgym view` in a real browser. A Chromium must be on the path; playwright's own

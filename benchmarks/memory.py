@@ -134,8 +134,8 @@ def main() -> None:
         "`OMP_NUM_THREADS=1 python benchmarks/memory.py --write`,"
         f" {datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, on a CPU: a model of"
         f" {SHAPE.parameters:,} parameters, {TOKENS} tokens a micro-batch. Planned is what"
-        " `agentgym doctor --plan` reckons, without its allowance for CUDA. A GPU was not at hand;"
-        " there, other kernels may need other memory beside.",
+        " `agentgym doctor --plan` reckons, without its allowance for CUDA. Nothing was measured on"
+        " a GPU, where other kernels may need other memory beside.",
         "",
         *table(),
     ]

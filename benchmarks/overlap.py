@@ -152,8 +152,8 @@ Measured {datetime.now(UTC):%Y-%m-%d} by `python benchmarks/overlap.py --write`,
 weights, GRPO with correction, {TASKS * GROUP} episodes of {TURNS} turns a step, a server of \
 {SLOTS} slots whose times for a turn are lognormal (sigma 1). Means of steps 2 to {STEPS - 1} of \
 {STEPS}, in seconds; *learn* is scoring, update and hand-over, which waits for turns under way \
-where there are some. The bound is the longer of playing and learning one after the other, of \
-the row without staleness.
+where there are some. The bound is the longer of *rollout* and *learn* in the row with \
+staleness 0.
 
 | median of a turn, s | staleness | rollout | learn | step | step / bound | goal \
 | times as fast | age of tokens | share older |

@@ -75,21 +75,22 @@ def _differences(compared: dict[int, Found]) -> Iterator[str]:
             if precision == dtype and case not in HALVES
             for difference in row.values()
         )
-        yield f"The largest of {dtype} is {worst:.1e}; the bound is {bound:g}."
+        apart = "" if dtype == "float64" else ", but for `muon` and `bfloat16`,"
+        yield f"The largest of {dtype}{apart} is {worst:.1e}; the bound is {bound:g}."
     yield ""
     shares = [(s, max(one.get("share", 0) for one in found)) for s, found in compared.items()]
     held = ", ".join(f"{share:.2f} of {size}" for size, share in shares)
     half = [one for found in compared.values() for one in found if one["case"] == "bfloat16"]
     worst = max(one["mean_difference"] for one in half)
     yield (
-        "Muon multiplies in bfloat16 whatever the weights are. In the case of that name shards are"
-        " moved in it, so that small gradients change their sign, which AdamW makes whole steps of:"
-        f" the mean difference is {worst:.2f} of the mean movement."
+        "Those two multiply in bfloat16: Muon whatever the weights are, and in the case `bfloat16`"
+        " shards are moved in it, which can change the sign of a small gradient, and AdamW makes a"
+        f" whole step of any sign: the mean difference is {worst:.2f} of the mean movement."
     )
     yield ""
     yield (
         "Sharded: each trained parameter is a DTensor, and the first process holds at most this"
-        f" share of the numbers: {held}. The members of both groups lay on several processes."
+        f" share of the numbers: {held}. Each group's trajectories were dealt to several processes."
     )
     yield ""
 
