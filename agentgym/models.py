@@ -191,7 +191,8 @@ def prompt_of(
     """Return the prompt that a model was trained with, or the environment's own.
 
     A model that was trained in one environment is told the words of another where those are known
-    in its style. A template file takes the place of whatever it was told before.
+    in its style; one that was trained with a template file keeps its words everywhere. A template
+    file takes the place of whatever it was told before.
 
     Args:
         name: Of the model, for messages.
@@ -214,10 +215,17 @@ def prompt_of(
             f"the model {name} was trained with context {saved.context}, not {context}; take"
             f" {saved.context}"
         )
-    trained_in, _, style = saved.template.name.partition(".")
+    trained_in, style = _packaged(saved)
     if trained_in != env and f"{env}.{style}" in template_names():
         return load_prompt(env, style, str(saved.context))
     return saved
+
+
+def _packaged(saved: Prompt) -> tuple[str, str]:
+    """Return environment and style of a template of the package; of one's own, nothing."""
+    name = saved.template.name
+    env, _, style = name.partition(".") if name in template_names() else ("", "", "")
+    return env, style
 
 
 def _asked_prompt(
@@ -225,7 +233,7 @@ def _asked_prompt(
 ) -> Prompt:
     """Return what a model is told, where its own is not to be forgotten without a word."""
     named = template is not None and not is_template_file(template)
-    if named and saved is not None and saved.template.name.partition(".")[2] != template:
+    if named and saved is not None and _packaged(saved)[1] != template:
         raise UsageError(
             f"the model {name} was trained with the template {saved.template.name}, not {template};"
             " leave it out, or name a template file (.txt), whose words take the place of its own"

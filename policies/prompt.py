@@ -358,7 +358,8 @@ def load_template(name: str | Path) -> Template:
     if path.suffix != ".txt":
         raise unknown("template (or path of a .txt file)", str(name), template_names())
     try:
-        return Template.parse(path.stem, path.read_text(encoding="utf-8"))
+        # With its ending: a file called as a template of the package is must not pass for that.
+        return Template.parse(path.name, path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the template {path}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,31 @@ def test_a_model_that_was_trained_with_another_style_is_not_told_one_without_a_w
     code, _, err = agentgym(*command)
     assert code == 2
     assert "was trained with the template text.plain, not tags" in err
+
+
+@pytest.mark.parametrize("name", ["mine.tags.txt", "alfworld.tags.txt", "mine.txt"])
+def test_a_model_that_was_trained_with_a_file_is_told_its_words_however_that_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    own = tmp_path / name
+    own.write_text(OWN)
+    load_prompt("corridor", str(own), "full").save(tmp_path)
+    saved = saved_prompt(tmp_path)
+    for env in ("alfworld", "webshop", "corridor"):
+        assert prompt_of("m", saved, env, "tags", None) is saved
+
+
+def test_a_model_that_was_trained_with_a_file_has_no_style_by_the_name_of_that(
+    agentgym: Any, corridor_model: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "mine.tags.txt"
+    own.write_text(OWN)
+    model = shutil.copytree(corridor_model, tmp_path / "model")
+    load_prompt("corridor", str(own), "full").save(model)
+    command = ("eval", "--suite", "corridor/test", "--model", model, "--template", "tags")
+    code, _, err = agentgym(*command)
+    assert code == 2
+    assert "was trained with the template mine.tags.txt, not tags" in err
 
 
 def test_a_trained_model_carries_the_words_and_a_run_does_not_go_on_with_others(

@@ -111,7 +111,7 @@ def test_a_template_that_lacks_a_section_of_the_context_is_refused():
 def test_a_user_replaces_a_template_by_the_path_of_a_file(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text(OWN, encoding="utf-8")
-    assert load_template(path).name == "mine"
+    assert load_template(path).name == "mine.txt"
     assert load_template(str(path)).texts["full.first"] == "{goal}"
     with pytest.raises(DataError, match="cannot read the template"):
         load_template(tmp_path / "absent.txt")
