@@ -244,11 +244,11 @@ class Endpoint:
         message = first.get("message") if isinstance(first, Mapping) else None
         if not isinstance(message, Mapping):
             raise _Later("the answer has no choices; is this the URL of a chat endpoint?")
-        reasoning = _text(message.get("reasoning")) or _text(message.get("reasoning_content"))
+        told = [_parts(message.get(name)) for name in ("reasoning", "reasoning_content")]
         calls = message.get("tool_calls") or ()
         return Answer(
             _text(message.get("content")),
-            reasoning or None,
+            next(filter(None, told), None),
             self._usage(answer.get("usage")),
             tuple(calls) if isinstance(calls, list | tuple) else (calls,),
         )
@@ -359,11 +359,19 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _text(content: Any) -> str:
-    """Return the text of an answer, which may come in parts, some of which are none."""
+    """Return the text of an answer; refuse what cannot be one."""
+    text = _parts(content)
+    if text is None:
+        raise _Later(f"the answer's text is {reprlib.repr(content)}")
+    return text
+
+
+def _parts(content: Any) -> str | None:
+    """Return a text, which may come in parts, some of which are none; None for what is no text."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise _Later(f"the answer's text is {reprlib.repr(content)}")
+        return None
     texts = [part.get("text") for part in content if isinstance(part, Mapping)]
     return "".join(text for text in texts if isinstance(text, str))
 

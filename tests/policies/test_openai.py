@@ -184,6 +184,22 @@ def test_reasoning_that_is_told_apart_is_kept_and_not_sent_back(
     assert server.requests[1]["messages"][-2]["content"] == "<action>red</action>"
 
 
+@pytest.mark.parametrize(
+    "reasoning", [5, True, {"effort": "low"}, {"text": "why"}, [5], []], ids=str
+)
+def test_reasoning_of_another_shape_is_none(server: ChatServer, reasoning: Any) -> None:
+    text = "<think>hm</think><action>red</action>"
+    server.then = lambda _: said(text, reasoning=reasoning)
+    episode, (answer,), _ = talk(server)
+    assert (answer.text, answer.action, episode.faults) == (text, "red", 0)
+
+
+def test_reasoning_of_another_shape_hides_none_under_the_other_name(server: ChatServer) -> None:
+    server.replies = [said("<action>red</action>", reasoning={"a": 1}, reasoning_content="why")]
+    _, (answer,), _ = talk(server)
+    assert answer.text == "<think>why</think><action>red</action>"
+
+
 @pytest.mark.parametrize("content", ["red", "", None])
 def test_an_answer_without_the_format_is_a_parse_error(
     server: ChatServer, content: str | None
@@ -334,7 +350,6 @@ def test_what_may_pass_is_tried_again_and_counted_as_a_healed_fault(
         {"choices": [{"message": "go"}]},
         {"choices": [{"message": {"content": 5}}]},
         {"choices": [{"message": {"content": {"text": "go"}}}]},
-        {"choices": [{"message": {"content": "go", "reasoning": 5}}]},
         b"[" * 100_000,
         [],
         5,
