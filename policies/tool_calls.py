@@ -66,7 +66,7 @@ def said(content: str, calls: Sequence[object]) -> dict[str, Any]:
     Calls that are broken are told as text: endpoints refuse a conversation that has such.
     """
     if calls and _can_be_sent(calls):
-        sent = [{"type": "function", **call} for call in calls if isinstance(call, Mapping)]
+        sent = [{**call, "type": "function"} for call in calls if isinstance(call, Mapping)]
         return {"role": "assistant", "content": content or None, "tool_calls": sent}
     return {"role": "assistant", "content": as_text(content, calls)}
 

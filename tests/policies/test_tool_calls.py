@@ -90,6 +90,11 @@ def test_a_call_is_sent_back_as_it_came_and_answered_by_its_id() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [None, "", "tool"])
+def test_a_call_is_sent_back_as_that_of_a_function_whatever_its_type_was(kind: object) -> None:
+    assert said("", [{**call(), "type": kind}])["tool_calls"] == [call()]
+
+
 @pytest.mark.parametrize(
     "calls",
     [
