@@ -26,8 +26,8 @@ class GuardOptions(BaseModel):
 
     Attributes:
         on_collapse: ``warn`` says it; the others too, and ``save`` saves a checkpoint, ``lower-lr``
-            multiplies the policy's learning rate by ``lr_factor`` from the next step on, ``stop``
-            saves and ends the run.
+            multiplies the policy's learning rate by ``lr_factor`` from the next step on, once
+            however many detectors alarm in a step, ``stop`` saves and ends the run.
         baseline: Steps that tell what is usual.
         patience: Steps in a row that must be wrong.
         entropy_low: Entropy may fall to so much of what it was,
@@ -96,6 +96,11 @@ class Alarm:
     high: float
     usual: float | None  # in the first steps; None where it is not compared with them
 
+    @property
+    def written(self) -> str:
+        """The metric that tells of it."""
+        return f"guard/{self.detector.name}"
+
     def __str__(self) -> str:
         bound = f"below {self.low:.4g}" if self.value < self.low else f"above {self.high:.4g}"
         was = "" if self.usual is None else f"; it was {self.usual:.4g} in the first steps"
@@ -116,7 +121,7 @@ class Verdict:
     @property
     def metrics(self) -> dict[str, float]:
         """What is written into the step's metrics; nothing where nothing alarmed."""
-        return {f"guard/{alarm.detector.name}": 1.0 for alarm in self.alarms}
+        return {alarm.written: 1.0 for alarm in self.alarms}
 
 
 @dataclass
@@ -152,7 +157,8 @@ class Guard:
         say: Told each alarm, in one line.
         scale_rate: Takes what the learning rate is multiplied by from the next step on.
         past: Metrics of the steps that a resumed run has behind it; their alarms are not said
-            again, and what they did to the learning rate is done again.
+            again, and what they did to the learning rate is done again. What no metric tells of
+            did nothing: the detector, or its bound, is newer than the step.
     """
 
     def __init__(
@@ -164,9 +170,9 @@ class Guard:
     ) -> None:
         self._options, self._say, self._scale_rate = options, say, scale_rate
         self._watches = [_Watch(detector) for detector in detectors(options)]
-        self._alarms = 0
+        self._collapses = 0  # steps that alarmed
         for metrics in past:
-            self._count(self._see(metrics))
+            self._count([alarm for alarm in self._see(metrics) if alarm.written in metrics])
 
     def __call__(self, metrics: Metrics) -> Verdict:
         """Say what is wrong with a step, and return what is to be done."""
@@ -182,9 +188,9 @@ class Guard:
         return [alarm for alarm in seen if alarm is not None]
 
     def _count(self, alarms: Sequence[Alarm]) -> None:
-        self._alarms += len(alarms)
+        self._collapses += bool(alarms)  # one collapse may raise several: no format, no action
         if alarms and self._options.on_collapse == "lower-lr":
-            self._scale_rate(self._options.lr_factor**self._alarms)
+            self._scale_rate(self._options.lr_factor**self._collapses)
 
 
 def detectors(options: GuardOptions) -> list[Detector]:

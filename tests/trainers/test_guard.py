@@ -122,6 +122,8 @@ def test_a_resumed_guard_goes_on_as_if_it_had_never_stopped() -> None:
     bad = {3: {"group/frac_zero_std": 1.0}, 4: {"group/frac_zero_std": 1.0}}
     bad |= {6: {"actor/entropy": 9.0}, 7: {"actor/entropy": 9.0}}
     lines = [{"step": s, **GOOD, **bad.get(s, {})} for s in range(1, 9)]
+    whole = Guard(options)
+    lines = [line | whole(line).metrics for line in lines]
     for cut in range(len(lines) + 1):
         said: list[str] = []
         rates: list[float] = []
@@ -130,6 +132,25 @@ def test_a_resumed_guard_goes_on_as_if_it_had_never_stopped() -> None:
         after = [a.step for line in lines[cut:] for a in guard(line).alarms]
         assert after == [step for step in (4, 7) if step > cut]
         assert rates[-1] == 0.25
+
+
+def test_one_collapse_that_two_detectors_see_lowers_the_learning_rate_once() -> None:
+    options = QUICK.model_copy(update={"on_collapse": "lower-lr"})
+    rates: list[float] = []
+    guard = Guard(options, scale_rate=rates.append)
+    off = {"episode/valid_action_rate": 0.1, "episode/admissible_rate": 0.1}
+    assert alarms(guard, {4: off, 5: off}) == [(5, "valid"), (5, "admissible")]
+    assert rates == [0.5]
+
+
+def test_what_alarmed_nobody_before_a_run_was_resumed_does_not_lower_its_learning_rate() -> None:
+    options = QUICK.model_copy(update={"on_collapse": "lower-lr"})
+    past = [{"step": s, **GOOD, "episode/admissible_rate": 0.7 / s} for s in range(1, 9)]
+    rates: list[float] = []
+    Guard(options, scale_rate=rates.append, past=past)
+    assert rates == []
+    Guard(options, scale_rate=rates.append, past=[line | {"guard/signal": 1.0} for line in past])
+    assert rates == []  # another was told of
 
 
 def test_detectors_can_be_turned_off() -> None:
