@@ -346,12 +346,12 @@ class _Answer(BaseHTTPRequestHandler):
             if cuts:
                 rest = rest[: cuts.pop(0)]
                 self.close_connection = True
-            self._write(rest)
-            rest = rest[: server.stall_after]
+            stop = server.stall_after  # which may be another one when the client has hung up
+            self._write(rest, stop)
+            rest = rest[:stop]
         server.sent_of[self.path] += len(rest)
 
-    def _write(self, rest: bytes) -> None:
-        stop = self.server.stall_after
+    def _write(self, rest: bytes, stop: int | None) -> None:
         with suppress(ConnectionError):  # the other side has hung up
             self.wfile.write(rest[:stop])
             if stop is not None:
