@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from agentgym.door import TOKEN, bearer
 from agentgym.envs.search_corpus import split_contents
 from agentgym.envs.search_data import Article
 from agentgym.envs.search_retrieval import Hit
 from agentgym.errors import DataError, EnvFault, UsageError
+from agentgym.http_url import http_parts
 
 if TYPE_CHECKING:
     import httpx2
@@ -177,12 +178,8 @@ def _address(url: str) -> SplitResult:
     Raises:
         UsageError: It is none.
     """
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets that do not fit, a port that is no number
-        known = False
-    if not known or not url.isprintable() or " " in url:
+    parts = http_parts(url)
+    if parts is None:
         shown = url.rpartition("@")[2]  # no password in a message
         raise UsageError(f"a retriever is the address of a server, http://…, got {shown!r}")
     return parts

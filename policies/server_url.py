@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from agentgym.errors import UsageError
+from agentgym.http_url import http_parts
 
 
 def checked_url(url: str, example: str, key: str) -> SplitResult:
@@ -25,11 +26,7 @@ def checked_url(url: str, example: str, key: str) -> SplitResult:
             " written into logs, run folders and results; leave them out and set the environment"
             f" variable {key}; expected {example}"
         )
-    try:
-        parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is none, half an address of IPv6
-        is_one = False
-    if not is_one:
+    parts = http_parts(url)
+    if parts is None:
         raise UsageError(f"a server is given as {example}, got {url!r}")
     return parts
