@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from agentgym.envs.draws import some
 from agentgym.envs.webshop_catalogue import NO_PRICE_LIMIT, Goal, Product, Wish
@@ -62,13 +62,25 @@ def _goal(
 
 
 def _limit(product: Product, stream: str) -> float:
-    return price_limit(random.Random(f"webshop:limit:{stream}"), product.price)
+    # Another draw would make other tasks of the seeds that results were told of.
+    rng = random.Random(f"webshop:limit:{stream}")
+    return price_limit(rng, product.price, random.Random.sample)
 
 
-def price_limit(rng: random.Random, price: float) -> float:
-    """Return what a shopper would pay at most: the larger of two of the next four tens."""
+def price_limit(
+    rng: random.Random,
+    price: float,
+    draw: Callable[[random.Random, Sequence[float], int], Sequence[float]] = some,
+) -> float:
+    """Return what a shopper would pay at most: the larger of two of the next four tens.
+
+    Args:
+        rng: Draws the two.
+        price: Of the product.
+        draw: How they are drawn: takes the generator, the tens, and how many.
+    """
     above = [limit for limit in _LIMITS if limit > price][:4]
-    return max(some(rng, above, 2)) if len(above) > 1 else NO_PRICE_LIMIT
+    return max(draw(rng, above, 2)) if len(above) > 1 else NO_PRICE_LIMIT
 
 
 def price_clause(limit: float) -> str:

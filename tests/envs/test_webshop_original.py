@@ -124,6 +124,14 @@ def test_what_people_asked_for_loses_its_full_stop_and_keeps_its_list(
     assert goal.instruction.startswith("i want a blue mug, and price lower than ")
 
 
+def test_price_limits_of_a_seed_stay_what_they_were(products: Mapping[str, Product]) -> None:
+    mug, desk = products["B000000RED"], products["B00000DESK"]
+    synthetic = [next(synthetic_goals(mug, "mugs", ["red"], seed)) for seed in range(8)]
+    human = [human_goal(desk, "a desk", ["wood"], [], f"{seed}:0") for seed in range(8)]
+    assert [goal.price_upper for goal in synthetic] == [30, 30, 50, 50, 30, 30, 40, 50]
+    assert [goal.price_upper for goal in human] == [130, 120, 130, 140, 140, 130, 130, 140]
+
+
 def test_a_price_near_the_top_has_no_limit(products: Mapping[str, Product]) -> None:
     dear = replace(products["B00000DESK"], price=985.0)
     goal = human_goal(dear, "a desk.", ["wood"], [], "0:0")
