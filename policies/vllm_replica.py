@@ -390,7 +390,7 @@ class Replica:
                 return
             await self._http.get("/health", within=_HEALTH_S)
             # What is half loaded must not be asked anything.
-            if self._half_loaded or not (self._is_connected() or await self._is_itself()):
+            if self._half_loaded or not (self._cannot_wait() or await self._is_itself()):
                 await self._bring_back()
             self._settle()
 
@@ -401,13 +401,14 @@ class Replica:
     def _is_trusted(self) -> bool:
         return not self._doubted and time.monotonic() - self._heard < _RESTART_S
 
-    def _is_connected(self) -> bool:
-        """Return whether a turn that was begun with the right weights is being sampled.
+    def _cannot_wait(self) -> bool:
+        """Return whether a fingerprint would hold up turns, and one of them stands for it.
 
-        Its connection is to the process that had them. Tokens that are scored alone would wait for
-        all turns, and hold up the next ones.
+        Tokens that are scored alone wait for all turns that are being sampled, and the next ones
+        for them. But a turn that was begun with the right weights, and was not lost, is with the
+        process that had them.
         """
-        return not self._doubted and self.in_flight > 0
+        return self._scores_alone and not self._doubted and self.in_flight > 0
 
     async def _is_itself(self) -> bool:
         try:

@@ -386,6 +386,27 @@ def test_a_turn_that_takes_long_holds_up_no_other_and_no_tokens_are_scored_besid
         assert [first.result()[0].faults, second.result()[0].faults] == [0, 0]
 
 
+def test_a_server_that_scores_beside_turns_is_asked_for_its_fingerprint_beside_them(
+    serve_fake, served, connect, monkeypatch
+):
+    server = serve_fake(served, lora=False)
+    policy = connect(server)
+    server.runs.clear()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(ask, policy, turn("a"))
+        within(5, lambda: server.in_flight == 1)
+        monkeypatch.setattr(vllm_replica, "_RESTART_S", 0.0)  # as if it were silent for longer
+        asked = len(server.requests)
+        second = threads.submit(ask, policy, turn("b"))
+        try:
+            within(5, lambda: server.in_flight == 2)
+            ((_, fingerprint),) = server.requests[asked:]
+        finally:
+            server.runs.set()
+        assert fingerprint.get("prompt_logprobs") is not None
+        assert [first.result()[0].faults, second.result()[0].faults] == [0, 0]
+
+
 def test_a_restarted_server_with_another_model_is_not_believed(server, connect, model, tokenizer):
     policy = connect(server)
     with torch.no_grad():
