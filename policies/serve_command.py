@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agentgym.door import LOOPBACK, is_loopback
 from agentgym.errors import UsageError
@@ -21,6 +21,7 @@ API_KEY = "VLLM_API_KEY"
 """The environment variable that has the key, which vLLM reads by itself."""
 
 _MODULE = "vllm.entrypoints.openai.api_server"
+_LAST_PORT = 65535
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM makes room
 _GET = (
     "pip install 'agentgym[vllm]', or install vLLM into an environment of its own and name that:"
@@ -42,6 +43,9 @@ class ServeOptions(BaseModel):
         port: Where the first listens, the others behind it; 0 takes free ones.
         patience: Seconds that each may take to become ready.
         arguments: More of vLLM's own arguments, as on its command line.
+
+    Raises:
+        UsageError: There are fewer ports behind ``port`` than servers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,9 +55,20 @@ class ServeOptions(BaseModel):
     tensor_parallel: int = Field(default=1, ge=1)
     devices: tuple[str, ...] = ()
     host: str = LOOPBACK
-    port: int = Field(default=0, ge=0, le=65535)
+    port: int = Field(default=0, ge=0, le=_LAST_PORT)
     patience: float = Field(default=900.0, gt=0)
     arguments: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_ports_for_all(self) -> Self:
+        last = self.port + self.replicas - 1
+        if self.port and last > _LAST_PORT:
+            raise UsageError(  # no ValueError: not only configurations are made of these
+                f"{self.replicas} servers from port {self.port} on need those up to {last}, and the"
+                f" last there is is {_LAST_PORT}; choose at most {_LAST_PORT + 1 - self.replicas}"
+                " with --port (policy.serve.port), or 0, which takes free ones"
+            )
+        return self
 
     def refuse_open(self) -> None:
         """Refuse to listen for everybody, and to write a key down.

@@ -453,6 +453,16 @@ def test_the_command_line_asks_for_what_training_needs(monkeypatch):
     assert "--enable-lora" not in plain
 
 
+def test_servers_behind_the_last_port_are_refused_where_they_are_asked_for():
+    assert ServeOptions(port=65534, replicas=2).port == 65534
+    assert ServeOptions(port=0, replicas=70000).port == 0
+    said = (
+        r"2 servers from port 65535 on need those up to 65536, .*choose at most 65534 with --port"
+    )
+    with pytest.raises(UsageError, match=said):
+        ServeOptions(port=65535, replicas=2)
+
+
 def test_a_server_for_other_machines_needs_a_key_and_takes_no_weights(monkeypatch):
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     ServeOptions().refuse_open()
