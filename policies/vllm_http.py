@@ -64,10 +64,18 @@ class ServerOptions(BaseModel):
             model: The name that they know it by.
             start: Seconds that one may take to become ready, and so to be there again.
         """
+        patience = self.patience_of_started(start)
+        return self.model_copy(update={"urls": urls, "model": model, "patience": patience})
+
+    def patience_of_started(self, start: float) -> float:
+        """Return the seconds to wait for a server that was started for the run and is gone.
+
+        Args:
+            start: Seconds that one may take to become ready, and so to be there again.
+        """
         # A resumed run reads all settings from its folder, those that nobody set, too.
         is_set = self.patience != type(self).model_fields["patience"].default
-        patience = self.patience if is_set else max(self.patience, start)
-        return self.model_copy(update={"urls": urls, "model": model, "patience": patience})
+        return self.patience if is_set else max(self.patience, start)
 
 
 class Refused(ServerError):  # noqa: N818 (what happened)

@@ -36,6 +36,15 @@ def test_episodes_that_wait_their_turn_make_it_longer() -> None:
     assert longest_wait(config(policy={"server": several}, eval=both)) == 4 * 50 * 660 + 300
 
 
+def test_a_server_of_the_runs_own_is_waited_for_until_it_can_be_there_again() -> None:
+    started = {"timeout": 600, "in_flight": 256}
+    own = {"server": started, "serve": {"patience": 1800}}
+    assert longest_wait(config(policy=own)) == 50 * 660 + 1800
+    assert longest_wait(config(policy={**own, "serve": {"patience": 10}})) == 50 * 660 + 300
+    said = {"server": {**started, "patience": 20}, "serve": {"patience": 1800}}
+    assert longest_wait(config(policy=said)) == 50 * 660 + 20
+
+
 def test_it_is_an_hour_at_least_as_a_checkpoint_has_no_limit() -> None:
     quick = {**SERVER, "timeout": 1, "patience": 0}
     assert longest_wait(config(policy={"server": quick})) == 3600
