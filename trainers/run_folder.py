@@ -310,7 +310,16 @@ class BystanderFolder(RunFolder):
 
 def _is_of_a_start(path: Path) -> bool:
     """Return whether a file is what a run that was killed while it began leaves behind."""
-    return path.name in (LOCK, ABOUT) or is_temporary(path)
+    return path.name == LOCK or is_temporary(path) or (path.name == ABOUT and _is_about_a_run(path))
+
+
+def _is_about_a_run(path: Path) -> bool:
+    """Return whether this package wrote an ``env.json``; other programs have files of that name."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and "agentgym" in about
 
 
 _GO_ON = "the last checkpoint stands, make room and go on with --resume"

@@ -39,11 +39,21 @@ LEFT = f".config.toml.{'0a' * 16}"
 
 def test_a_run_that_was_killed_while_it_began_can_be_begun_again(tmp_path: Path) -> None:
     for name in ("env.json", ".lock", LEFT):
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text('{"agentgym": "0.1"}')
     run = RunFolder.create(tmp_path, "steps = 3\n", {"version": "2"})
     assert json.loads((tmp_path / "env.json").read_text()) == {"version": "2"}
     run.cut(0)
     assert not (tmp_path / LEFT).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"API_URL": "http://h"}', '["agentgym"]', "{", "\xff", "[" * 9999]
+)
+def test_an_env_json_of_somebody_else_is_not_overwritten(tmp_path: Path, text: str) -> None:
+    (tmp_path / "env.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match="is not empty"):
+        RunFolder.create(tmp_path, "steps = 3\n", {})
+    assert (tmp_path / "env.json").read_bytes() == text.encode("latin-1")
 
 
 def test_what_is_hidden_and_somebody_elses_is_no_empty_folder(tmp_path: Path) -> None:
