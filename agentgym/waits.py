@@ -19,9 +19,9 @@ def longest_wait(config: Config) -> float:
 
     One may play all episodes of a step, or all held-out ones, while the others wait: so many turns,
     each of them as long as an answer and a step of the environment may take, for as many rounds
-    as the servers need for all episodes, and the time for a server to come back, once. Turns
-    that are asked again are left out: where servers fail often, set ``parallel.timeout``. Never less than an hour, for what has no limit of its own, as a
-    checkpoint.
+    as the servers need for all episodes, and the time for a server to come back, once.
+    Turns that are asked again are left out: where servers fail often, set ``parallel.timeout``.
+    Never less than an hour, for what has no limit of its own, as a checkpoint.
     """
     rollout, server, serve = config.rollout, config.policy.server, config.policy.serve
     played = rollout.tasks_per_step * rollout.group_size
