@@ -16,6 +16,7 @@ from agentgym.models import check_context
 from agentgym.policies.bundled import resolve_model
 from agentgym.policies.vllm_http import ServerOptions
 from agentgym.policies.vllm_replica import Replica, Way
+from agentgym.policies.vllm_sleep import Asleep
 from agentgym.trainers.handover import way_of
 
 _TOKENS = 32
@@ -84,6 +85,8 @@ async def _look(url: str, model: str | None, config: Config | None) -> list[Find
             if not usable:
                 found += await _compare(replica, model, config, serve)
             usable.append(way)
+        except Asleep as error:
+            return [Finding("note", "server", str(error))]
         except ServerError as error:
             level: Level = "FAIL" if way == needed else "note"
             more = " --lora-rank 16" if way == "lora" else ""

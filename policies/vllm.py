@@ -199,7 +199,9 @@ class VLLMPolicy:
         run = uuid.uuid4().hex[:6]
         replicas = [Replica(url, options, self.probe, run, self.version) for url in options.urls]
         try:
-            await all_of([replica.connect(way, source) for replica in replicas])
+            # Only who trains takes turns with the server, and so knows that the GPU is free.
+            wake = way is not None
+            await all_of([replica.connect(way, source, wake=wake) for replica in replicas])
         except BaseException:
             await all_of([replica.close() for replica in replicas])
             raise

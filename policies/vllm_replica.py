@@ -108,14 +108,18 @@ class Replica:
         self._heard = 0.0  # when it last answered
         self._doubted = False
 
-    async def connect(self, way: Way | None, source: Source | None = None) -> None:
+    async def connect(
+        self, way: Way | None, source: Source | None = None, *, wake: bool = False
+    ) -> None:
         """Find out what the server is, and that it can do what is needed.
 
         Args:
             way: How weights will get there; None asks for those that are there.
             source: Who sends them, where that is ``nccl``.
+            wake: Whether one that shall sleep at times, and sleeps now, is woken.
 
         Raises:
+            Asleep: It shall sleep at times, does so now, and is not to be woken.
             ServerError: Nothing is there, it is no vLLM or too old, or it lacks a model or a flag;
                 the message says which and what to do.
         """
@@ -132,7 +136,7 @@ class Replica:
             self._transfer = Transfer(self._http, source)
             await self._transfer.check()
         if self._options.sleep:
-            await self._sleeper.check()
+            await self._sleeper.check(wake=wake)
         else:
             await self._sleeper.refuse_asleep()
         # One that takes adapters dies of a row that is scored beside other requests (0.32, CPU).

@@ -26,6 +26,10 @@ _LEAST_S = 10.0  # for an answer, however little patience there is
 _HOW = "VLLM_SERVER_DEV_MODE=1 in its environment and --enable-sleep-mode"
 
 
+class Asleep(ServerError):  # noqa: N818 (what happened)
+    """The server sleeps: others may have its GPU."""
+
+
 class Sleeper:
     """Sends one server to sleep and wakes it. All methods belong to one event loop.
 
@@ -41,21 +45,31 @@ class Sleeper:
         self._http, self._patience = http, max(patience, _LEAST_S)
         self.asleep = False
 
-    async def check(self) -> None:
+    async def check(self, *, wake: bool) -> None:
         """Refuse a server that cannot sleep; wake one that an earlier run left asleep.
 
+        Args:
+            wake: Whether it may be woken. That a run has its GPU just now cannot be told from that
+                one left it asleep: who has no use for the GPU should let it sleep.
+
         Raises:
+            Asleep: It sleeps, and may not be woken.
             ServerError: It has no such routes, was started without sleep mode, or is on a CPU.
         """
         try:
-            left_asleep = _says_so(await self._http.get(_IS_SLEEPING))
+            sleeps = _says_so(await self._http.get(_IS_SLEEPING))
         except Refused as error:
             raise ServerError(
                 f"the vLLM server at {self._http.url} cannot be sent to sleep: it has no"
                 f" {_IS_SLEEPING}; start it with {_HOW}, or leave out policy.server.sleep"
             ) from error
         self._refuse_sleepless(await self._info())
-        if left_asleep:
+        if sleeps and not wake:
+            raise Asleep(
+                f"the vLLM server at {self._http.url} is asleep; a run may be using its GPU, so it"
+                f" was asked nothing more (if none does: curl -X POST {self._http.url}{_WAKE})"
+            )
+        if sleeps:
             await self._tell(_WAKE)
 
     async def refuse_asleep(self) -> None:

@@ -124,6 +124,27 @@ def test_log_probabilities_of_another_temperature_stop_a_run_that_samples_at_one
     assert of("log-probabilities", cooled).level == "FAIL"
 
 
+def test_a_server_that_sleeps_is_left_asleep_since_a_run_may_have_its_gpu(
+    serve_fake: Serve,
+) -> None:
+    server = serve_fake(resolve_model(MODEL))
+    server.sleep({})
+    (finding,) = server_findings(server.url, MODEL, a_run(server={"sleep": True}))
+    assert (finding.level, finding.about) == ("note", "server")
+    assert "is asleep; a run may be using its GPU" in finding.said
+    assert server.sleeping
+    assert server.asked_asleep == 0
+
+
+def test_a_server_that_could_sleep_and_is_awake_is_asked_as_any(serve_fake: Serve) -> None:
+    server = serve_fake(resolve_model(MODEL))
+    findings = list(server_findings(server.url, MODEL, a_run(server={"sleep": True})))
+    assert {finding.level for finding in findings} == {"ok"}
+    server.sleep_mode = False
+    (finding,) = server_findings(server.url, MODEL, a_run(server={"sleep": True}))
+    assert (finding.level, "started without sleep mode" in finding.said) == ("FAIL", True)
+
+
 # The context budget -------------------------------------------------------------------------------
 
 
