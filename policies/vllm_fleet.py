@@ -102,12 +102,14 @@ class Fleet:
                         break
 
     async def sleep(self) -> None:
-        """Let all servers sleep until weights are loaded.
+        """Let the server sleep until weights are loaded.
 
         Raises:
-            ServerError: One stayed away, or does not go to sleep.
+            ServerError: It stayed away, or does not go to sleep.
         """
-        await all_of([replica.sleep() for replica in self.replicas])
+        # One of several may be on its way back: it would be asked, or woken, beside the learner.
+        assert len(self.replicas) == 1, f"{len(self.replicas)} servers shall sleep, expected one"
+        await self.replicas[0].sleep()
 
     def fork(self, session: str, copy: str) -> None:
         """Let ``copy`` be where ``session`` is."""

@@ -25,7 +25,7 @@ class Server:
         self.version = 0
         self.fingerprint = [[0.0]]
         self.waits = asyncio.Event()  # set: somebody is there again
-        self.stale = False
+        self.stale = self.sleeps = False
         self.owed: list[int] = []
 
     async def ask(self, body: Any, read: Any, elsewhere: Callable[[], bool]) -> Answer[Any]:
@@ -51,6 +51,9 @@ class Server:
         if self.stale:
             raise StaleWeightsError("other weights than before")
         self.away = False
+
+    async def sleep(self) -> None:
+        self.sleeps = True
 
     async def close(self) -> None:
         pass
@@ -160,6 +163,19 @@ def test_a_server_that_is_back_while_weights_go_round_is_given_them_too() -> Non
         assert (b.version, b.owed) == (1, [])
 
     run(go())
+
+
+def test_only_a_server_that_is_the_only_one_sleeps() -> None:
+    async def work() -> None:
+        fleet, (server,) = fleet_of(1)
+        await fleet.sleep()
+        assert server.sleeps
+        fleet, servers = fleet_of(2)
+        with pytest.raises(AssertionError, match="2 servers shall sleep, expected one"):
+            await fleet.sleep()
+        assert not any(server.sleeps for server in servers)
+
+    run(work())
 
 
 def test_a_server_that_comes_back_with_other_weights_is_told_of() -> None:
