@@ -86,7 +86,7 @@ async def _look(url: str, model: str | None, config: Config | None) -> list[Find
                 found += await _compare(replica, model, config, serve)
             usable.append(way)
         except Asleep as error:
-            return [Finding("note", "server", str(error))]
+            return [*found, Finding("note", "server", str(error))]
         except ServerError as error:
             level: Level = "FAIL" if way == needed else "note"
             more = " --lora-rank 16" if way == "lora" else ""

@@ -136,6 +136,20 @@ def test_a_server_that_sleeps_is_left_asleep_since_a_run_may_have_its_gpu(
     assert server.asked_asleep == 0
 
 
+def test_what_a_server_that_sleeps_lacks_is_told_all_the_same(
+    serve_fake: Serve, fake_vllm: Any
+) -> None:
+    server = serve_fake(resolve_model(MODEL))
+
+    def is_not_there(_body: Any) -> None:
+        raise fake_vllm.Refusal(404, "Not Found")
+
+    server.rpc = is_not_there
+    server.sleep({})
+    findings = list(server_findings(server.url, MODEL, a_run(server={"sleep": True})))
+    assert [finding.level for finding in findings] == ["FAIL", "note"]
+
+
 def test_a_server_that_could_sleep_and_is_awake_is_asked_as_any(serve_fake: Serve) -> None:
     server = serve_fake(resolve_model(MODEL))
     findings = list(server_findings(server.url, MODEL, a_run(server={"sleep": True})))
