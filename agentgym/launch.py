@@ -1,7 +1,8 @@
 """Which of a run's processes this one is, as ``torchrun`` and ``accelerate launch`` say it.
 
-Both tell it in the environment: ``RANK`` of ``WORLD_SIZE`` processes, ``LOCAL_RANK`` on this host,
-and where the first one is found, ``MASTER_ADDR`` and ``MASTER_PORT``. A process that was started
+Both tell it in the environment: ``RANK`` of ``WORLD_SIZE`` processes, ``LOCAL_RANK`` of
+``LOCAL_WORLD_SIZE`` on this host, and where the first one is found, ``MASTER_ADDR`` and
+``MASTER_PORT``. A process that was started
 without them is alone.
 """
 
@@ -26,6 +27,7 @@ class Launch:
     agent: bool  # whether the launcher itself is found there, and not rank 0
     attempt: str  # which start this is, where a launcher starts the processes again
     cpu: bool  # whether GPUs shall be left alone
+    local_size: int | None = None  # processes on this host, where it is said
 
     @property
     def is_first(self) -> bool:
@@ -61,6 +63,7 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launch:
         agent=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         attempt=environ.get("TORCHELASTIC_RESTART_COUNT", "0"),
         cpu=cpu,
+        local_size=_number(environ, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environ else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ from agentgym.errors import UsageError
 from agentgym.launch import launched
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.serve_command import Served, ServeOptions, find_vllm
-from agentgym.policies.serve_devices import slices, visible_devices
+from agentgym.policies.serve_devices import VISIBLE, slices, visible_devices
 from agentgym.policies.serve_many import ModelServers
 from agentgym.policies.vllm import VLLMPolicy
 from agentgym.policies.vllm_http import ServerOptions, root_of
@@ -70,18 +71,40 @@ class Serving:
 
 
 def _refuse_gpus_of_trainers(serve: ServeOptions) -> None:
-    """Refuse servers that would begin on the GPUs of the processes that train.
+    """Refuse servers on the GPUs of the processes that train.
 
     Raises:
-        UsageError: There are several such processes, and nothing says where servers go.
+        UsageError: There are several such processes on this host, and servers are to go where
+            these are, or nothing says where.
     """
     launch, gpus = launched(), visible_devices()
-    if launch.size == 1 or launch.cpu or serve.devices or not gpus:
+    if launch.size == 1 or launch.cpu or not gpus:
         return
+    count = launch.local_size or launch.size
+    taken, free = gpus[:count], gpus[count:]
+    shared = [gpu for gpu in serve.devices if gpu in taken]
+    if serve.devices and not shared:
+        return
+    what = (
+        f"policy.serve.devices names {', '.join(shared)} of these"
+        if shared
+        else "the run's own servers would begin there, too"
+    )
     raise UsageError(
-        f"{launch.size} processes train, each on a GPU from the first one on, and the run's own"
-        f" servers would begin there, too; give them others of {', '.join(gpus)}:"
-        f" --set 'policy.serve.devices=[\"{gpus[-1]}\"]'"
+        f"{count} processes train, each on a GPU from the first one on ({', '.join(taken)}), and"
+        f" {what}; {_gpus_for(serve, free)}"
+    )
+
+
+def _gpus_for(serve: ServeOptions, free: tuple[str, ...]) -> str:
+    """Return what to do for servers to have GPUs that nobody trains on."""
+    wanted = serve.replicas * serve.tensor_parallel
+    if wanted <= len(free):
+        return f"give them others: --set 'policy.serve.devices={json.dumps(free[:wanted])}'"
+    left = f"only {', '.join(free)}" if free else "none"
+    return (
+        f"they need {wanted} others, and {left} of this host's {VISIBLE} is left: train with fewer"
+        " processes, or name servers that others start (--server)"
     )
 
 

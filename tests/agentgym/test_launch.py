@@ -9,6 +9,7 @@ TORCHRUN = {
     "RANK": "3",
     "LOCAL_RANK": "1",
     "WORLD_SIZE": "4",
+    "LOCAL_WORLD_SIZE": "2",
     "MASTER_ADDR": "node0",
     "MASTER_PORT": "29500",
     "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -18,7 +19,7 @@ TORCHRUN = {
 
 def test_a_process_of_torchrun_knows_its_place() -> None:
     found = launched(TORCHRUN)
-    assert (found.rank, found.size, found.local_rank) == (3, 4, 1)
+    assert (found.rank, found.size, found.local_rank, found.local_size) == (3, 4, 1, 2)
     assert (found.address, found.port, found.agent, found.attempt) == ("node0", 29500, True, "2")
     assert not found.is_first
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agentgym.errors import DataError, StaleWeightsError, UsageError
+from agentgym.policies import serve_devices
 from agentgym.policies.hf import HFPolicy
 from agentgym.policies.serve_command import ServeOptions
 from agentgym.policies.served_folder import link_untied, untie
@@ -363,24 +364,38 @@ def test_a_folder_that_cannot_be_served_is_one_clear_error(tmp_path):
 PLACE = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
+GPUS = ("0", "1", "2", "3")
+MANY_HOSTS = PLACE | {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "3"}
+
+
 @pytest.mark.parametrize(
-    ("place", "devices", "gpus", "refused"),
+    ("place", "settings", "gpus", "said"),
     [
-        (PLACE, (), ("0", "1", "2"), True),
-        (PLACE, ("2",), ("0", "1", "2"), False),
-        (PLACE, (), (), False),
-        (PLACE | {"ACCELERATE_USE_CPU": "1"}, (), ("0", "1", "2"), False),
-        ({"WORLD_SIZE": "1"}, (), ("0", "1", "2"), False),
+        (PLACE, {}, GPUS, r'\(0, 1\), and the run.* begin there.*policy.serve.devices=\["2"\]'),
+        (PLACE, {"replicas": 2}, GPUS, r'policy.serve.devices=\["2", "3"\]'),
+        (PLACE, {}, ("4", "5", "7"), r'policy.serve.devices=\["7"\]'),
+        (PLACE, {}, GPUS[:2], "they need 1 others, and none of this host's CUDA_VISIBLE_DEVICES"),
+        (PLACE, {"replicas": 2}, GPUS[:3], "they need 2 others, and only 2 of this host's"),
+        (PLACE, {"tensor_parallel": 3}, GPUS, "they need 3 others, and only 2, 3 of this host's"),
+        (PLACE, {"devices": ("1",)}, GPUS, r'devices names 1 of these; .*devices=\["2"\]'),
+        (PLACE, {"devices": ("3", "0")}, GPUS, "policy.serve.devices names 0 of these"),
+        (PLACE, {"devices": ("2",)}, GPUS, None),
+        (PLACE, {"devices": ("6",)}, GPUS, None),
+        (MANY_HOSTS, {}, GPUS, r'3 processes train.*policy.serve.devices=\["3"\]'),
+        (MANY_HOSTS, {"devices": ("3",)}, GPUS, None),
+        (PLACE, {}, (), None),
+        (PLACE | {"ACCELERATE_USE_CPU": "1"}, {}, GPUS, None),
+        ({"WORLD_SIZE": "1"}, {}, GPUS, None),
     ],
 )
 def test_servers_of_a_run_on_many_processes_are_told_which_gpus_are_not_theirs(
-    place, devices, gpus, refused, monkeypatch
+    place, settings, gpus, said, monkeypatch
 ):
     for name, value in place.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(module, "visible_devices", lambda: gpus)
-    own = ServeOptions(vllm="/bin/true", devices=devices)
+    monkeypatch.setattr(serve_devices, "visible_devices", lambda: gpus)
+    own = ServeOptions(vllm="/bin/true", **settings)
     asked = Serving(ServerOptions(), own, "MODEL", "float32", None, 128, ())
-    said = r'2 processes train, .*policy.serve.devices=\["2"\]'
-    with pytest.raises(UsageError, match=said) if refused else nullcontext():
+    with pytest.raises(UsageError, match=said) if said else nullcontext():
         asked.check()
