@@ -66,11 +66,12 @@ def train(
         typer.Option("--tensor-parallel", min=1, help="For --serve: GPUs of each server."),
     ] = None,
     sleep: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--sleep", help="The server has the learner's GPU in turns: it sleeps meanwhile."
+            "--sleep/--no-sleep",
+            help="The server has the learner's GPU in turns: it sleeps meanwhile.",
         ),
-    ] = False,
+    ] = None,
     workers: Annotated[
         str | None,
         typer.Option("--workers", help="Environment processes; 0 uses this one; ray:8 are on Ray."),
@@ -109,7 +110,7 @@ def train(
         _refuse_beside_resume(given | {"--set": set_, "--output": output, "--staleness": staleness})
         # Servers and hosts come and go; which of them plays is no part of what a run is.
         config = _served(resumed_config(resume), server, _without_none(own), serve=serve)
-        config = _worked(_asleep(config, sleep=sleep), workers)
+        config = _worked(_asleep(config, sleep), workers)
         _run(config, resume, resume=True, dry=dry_run)
         return
     flags = {
@@ -121,7 +122,7 @@ def train(
     }
     config = _configure(env, recipe, flags, set_ or [])
     config = _served(config, server, _without_none(own), serve=serve)
-    config = _worked(_asleep(config, sleep=sleep), workers)
+    config = _worked(_asleep(config, sleep), workers)
     folder = output or Path("runs") / _run_name(config)
     _introduce(config, folder, chose_model=model is not None, recipe=recipe)
     _run(config, folder, resume=False, dry=dry_run)
@@ -164,14 +165,14 @@ def _served(config: Config, urls: list[str] | None, own: dict[str, Any], *, serv
     return load([given])
 
 
-def _asleep(config: Config, *, sleep: bool) -> Config:
-    """Return a configuration whose server sleeps while the learner learns, if it shall."""
+def _asleep(config: Config, sleep: bool | None) -> Config:
+    """Return a configuration whose server sleeps while the learner learns, or not, where said."""
     from agentgym.config import load
 
-    if not sleep:
+    if sleep is None:
         return config
     given = config.model_dump(mode="json", exclude_none=True)
-    return load([given, {"policy": {"server": {"sleep": True}}}])
+    return load([given, {"policy": {"server": {"sleep": sleep}}}])
 
 
 def _worked(config: Config, workers: str | None) -> Config:

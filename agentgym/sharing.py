@@ -20,6 +20,7 @@ from agentgym.run_plan import Plan, trainers_of, training_of
 
 _SHARE = "--gpu-memory-utilization"
 _OPTION = "policy.server.sleep (--sleep)"
+_OFF = "leave it out, or say --no-sleep where a run was begun with it"
 _HOW = f'--set \'policy.serve.arguments=["{_SHARE}", "0.5"]\''
 
 
@@ -48,12 +49,12 @@ def _excluded(config: Config) -> list[tuple[bool, str, str]]:
         (
             serve is None and not server.urls,
             "the model samples in this process",
-            "let a server sample (--serve or --server), or leave it out",
+            f"let a server sample (--serve or --server), or {_OFF}",
         ),
         (
             stale > 0,
             f"rollout.staleness is {stale}, for which the server must play meanwhile",
-            "set rollout.staleness = 0, or give the server a GPU of its own",
+            f"set rollout.staleness = 0, or give the server a GPU of its own, and {_OFF}",
         ),
         (
             server.sync == "nccl",
@@ -63,12 +64,12 @@ def _excluded(config: Config) -> list[tuple[bool, str, str]]:
         (
             processes > 1,
             f"there are {processes} processes, and it would sleep for one of them",
-            "start one process, or give the servers GPUs of their own",
+            f"start one process, or give the servers GPUs of their own, and {_OFF}",
         ),
         (
             count > 1,
             f"servers on {count} GPUs are asked for",
-            "ask for one server on one GPU, or give them GPUs of their own",
+            f"ask for one server on one GPU, or give them GPUs of their own, and {_OFF}",
         ),
         (
             bool(own.devices),
@@ -78,7 +79,7 @@ def _excluded(config: Config) -> list[tuple[bool, str, str]]:
         (
             serve is not None and not has_gpu(),
             "there is no GPU here, and on a CPU vLLM refuses --enable-sleep-mode",
-            "leave it out",
+            _OFF,
         ),
     ]
 
@@ -100,8 +101,7 @@ def served_beside(config: Config) -> ServeOptions | None:
         return serve
     if not torch.cuda.is_available():
         raise UsageError(
-            f"{_OPTION} is for a server on the learner's GPU, and the learner is on the CPU; leave"
-            " it out"
+            f"{_OPTION} is for a server on the learner's GPU, and the learner is on the CPU; {_OFF}"
         )
     try:
         shape = shape_of(resolve_model(config.policy.model))

@@ -17,6 +17,7 @@ from agentgym.model_shape import shape_of
 from agentgym.policies import vllm_replica
 from agentgym.train import Reporter, dry_run, run_training
 from agentgym.trainers.learner import Learner
+from agentgym.trainers.run_folder import RunFolder
 
 QUIET = Reporter(lambda _: None, lambda _: None)
 BOTH = {"weights", "kv_cache"}
@@ -224,6 +225,28 @@ def test_a_flag_lets_the_server_sleep(agentgym: Any, tmp_path: Path) -> None:
     assert "the vLLM servers at http://a:1, asleep in each update" in ran.out
     ran = agentgym(*train, "--dry-run")
     assert (ran.code, "let a server sample (--serve or --server)" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "where"),
+    [
+        (("--server", "http://a:1", "--server", "http://b:1"), "at http://a:1, http://b:1"),
+        (("--serve", "--replicas", "2", "--vllm", "/bin/true"), "2 vLLM servers"),
+    ],
+)
+def test_a_run_that_was_begun_with_a_server_that_sleeps_is_resumed_with_several_awake(
+    agentgym: Any, model: Path, tmp_path: Path, flags: tuple[str, ...], where: str
+) -> None:
+    begun = config_of(model, {"server": {"urls": ["http://a:1"], "sleep": True}})
+    RunFolder.create(tmp_path / "run", begun.to_toml(), {})
+    resume = ("train", "--resume", tmp_path / "run", "--dry-run", *flags)
+    refused = agentgym(*resume)
+    assert (refused.code, "--no-sleep" in refused.err) == (2, True)
+    ran = agentgym(*resume, "--no-sleep")
+    assert (ran.code, ran.err) == (0, "")
+    assert "sleep = false" in ran.out
+    assert where in ran.out
+    assert "asleep" not in ran.out
 
 
 # Whose GPU it is ---------------------------------------------------------------------------------
