@@ -63,7 +63,7 @@ def trajectory_of(line: Mapping[str, Any]) -> Trajectory:
     task, parent, usage = line["task"], line["parent"], line.get("usage")
     turns = tuple(Turn(**turn, anchor="") for turn in line["turns"])
     return Trajectory(
-        key=Key(task, line["member"], line["branch"]),
+        key=_key(task, line["member"], line["branch"]),
         suite=line["suite"],
         task_type=line["task_type"],
         goal=line["goal"],
@@ -74,10 +74,16 @@ def trajectory_of(line: Mapping[str, Any]) -> Trajectory:
         score=line["score"],
         error=line["error"],
         faults=line["faults"],
-        parent=None if parent is None else Key(task, *parent),
+        parent=None if parent is None else _key(task, *parent),
         shared=line["shared_turns"],
         usage=None if usage is None else Usage(**usage),
     )
+
+
+def _key(task: Any, member: Any, branch: Any) -> Key:
+    if not (isinstance(task, str) and isinstance(member, int) and isinstance(branch, int)):
+        raise TypeError(f"{task!r}, {member!r}, {branch!r} are no task, member and branch")
+    return Key(task, member, branch)
 
 
 def json_line(line: Mapping[str, Any]) -> bytes:

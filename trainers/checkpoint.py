@@ -10,6 +10,7 @@ is seeded by what it is for.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ UNREADABLE = (
     AttributeError,
     RuntimeError,
     UnpicklingError,
+    struct.error,
     SafetensorError,
 )
 """What readers of JSON and tensors raise on files that are missing, cut off, or something else."""

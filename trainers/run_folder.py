@@ -281,9 +281,16 @@ class RunFolder:
         name = pointer.read_text(encoding="utf-8", errors="replace").strip()
         folder = pointer.parent / name
         number = name.removeprefix("step_")
-        if not number.isdecimal() or not folder.is_dir():
+        if not number.isdecimal() or not _is_folder(folder):
             raise DataError(f"{pointer} names {name!r}, which is no checkpoint in {pointer.parent}")
         return int(number), folder
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long for one
+        return False
 
 
 class BystanderFolder(RunFolder):

@@ -24,6 +24,13 @@ def test_a_line_tells_a_trajectory_but_for_tokens_and_anchors() -> None:
     assert trajectory_line(told) == trajectory_line(EPISODE)
 
 
+@pytest.mark.parametrize("wrong", [{"branch": []}, {"member": "0"}, {"parent": [0, None]}])
+def test_a_line_of_a_trajectory_without_a_name_is_none(wrong: dict[str, object]) -> None:
+    line = trajectory_line(EPISODE)
+    with pytest.raises(TypeError, match="no task, member and branch"):
+        trajectory_of({**line, **wrong})
+
+
 def test_the_same_lines_are_the_same_bytes() -> None:
     assert gzipped([{"a": 1}]) == gzipped([{"a": 1}])
     assert gzip.decompress(gzipped([{"a": "é"}, {}])) == json_line({"a": "é"}) + b"{}\n"

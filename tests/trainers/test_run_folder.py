@@ -144,10 +144,11 @@ def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
     assert names == ["step_000002", "step_000003"]
 
 
-def test_a_pointer_to_no_checkpoint_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../../etc", "step_" + 300 * "9"])
+def test_a_pointer_to_no_checkpoint_is_named(tmp_path: Path, name: str) -> None:
     run = new_run(tmp_path)
     save(run, 1)
-    (run.path / "checkpoints" / "latest").write_text("../../etc\n")
+    (run.path / "checkpoints" / "latest").write_text(f"{name}\n")
     with pytest.raises(DataError, match="is no checkpoint in"):
         run.latest_checkpoint()
 
