@@ -32,7 +32,7 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="laptop or paper, or the path of a TOML file."),
+        typer.Option("--recipe", help="Of --env, as laptop, paper or spear-7b; or a TOML file."),
     ] = None,
     model: Annotated[
         str | None,
