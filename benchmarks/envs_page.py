@@ -18,7 +18,7 @@ OURS, PUBLISHED = "here", "as published"
 ALL_TOLD, NONE_TOLD = "every valid action told", "no action told"
 
 _GOAL = re.compile(r"^Goal: (.*)\. Measured: (.*)\.$", re.MULTILINE)
-_WORTH_IT = "a second process is worth it"
+_WORTH_IT = "a second process may be worth it"
 _NOT_WORTH_IT = "a second process costs more than it gives"
 _ONE = (
     ("start_s", "start of Python, environment and first episode, s", ".2f"),
@@ -225,6 +225,6 @@ def _processes_or_inline(by_name: Mapping[str, str]) -> Iterator[str]:
         yield f"A process costs more than it gives in {', '.join(costs)}: inline stepping"
         yield "(`--workers 0`, the default) is right there on any number of cores."
     if gives:
-        yield f"It is worth its cost in {', '.join(gives)}."
+        yield f"It may be worth its cost, where cores are free, in {', '.join(gives)}."
     yield "Processes are also for what blocks or may be lost: an environment of your own that"
     yield "computes for milliseconds, or one that can hang."
