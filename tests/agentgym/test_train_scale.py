@@ -143,7 +143,9 @@ def test_a_killed_process_is_named_in_time_and_one_process_goes_on(recipe, tmp_p
         process.kill()
     assert time.monotonic() - killed < 60
     assert process.returncode != 0
-    assert "rank 1 is gone without a word; go on with --resume" in " ".join(said.split())
+    # The launcher may end rank 0 before it has said so, and names the process itself then.
+    ours = "rank 1 is gone without a word; go on with --resume" in " ".join(said.split())
+    assert ours or "failed (exitcode: -9) local_rank: 1" in said
     assert len(metrics(run)) < 8
     resumed = start("alone", "--resume", run)
     said, _ = resumed.communicate(timeout=900)
